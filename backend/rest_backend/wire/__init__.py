@@ -1,0 +1,1 @@
+"""The wire: one definition of every message between client and daemon."""
