@@ -34,7 +34,8 @@ HEADER_LIMIT = 64 * 1024  # bytes
 PAYLOAD_LIMIT = 1024 * 1024  # bytes, before and after compression
 CREDIT_LIMIT = 32  # row blocks in flight per attachment
 
-Identifier = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z0-9_.\-]*$")]
+# ``$`` alone would let a trailing newline pass in Python.
+Identifier = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z0-9_.\-]*$(?!\n)")]
 ShortText = Annotated[str, msgspec.Meta(max_length=256)]
 LongText = Annotated[str, msgspec.Meta(max_length=4096)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -115,7 +116,8 @@ class DaemonStatus(Message, tag="daemon_status"):
     pid: Count
     uptime_seconds: Seconds
     devices: list[Device]
-    jobs: list[JobStatus]
+    jobs: list[JobStatus]  # unfinished first, then the latest, as many as one header holds
+    dropped: Count = 0  # messages that were not understood since the daemon started
 
 
 class Shutdown(Message, tag="shutdown"):
