@@ -1,0 +1,463 @@
+"""The client thread: finds or starts the daemon, keeps the link, serves requests and jobs.
+
+One loop, never waiting for anything but sockets and its own clock. Its phases:
+
+``idle`` (no link, none wanted) → ``starting`` (a process was started) →
+``greeting`` (sockets are open, ``hello`` sent) → ``ready``; a lost link leads to
+``pausing`` (back-off) and to the start again; ``shutdown`` leads through
+``ending`` (the process is still there) back to ``idle``.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from .connection import Connection, read_connection, version_error
+from .errors import ClientError
+from .frames import PROTOCOL, decode, encode
+from .job import Job
+from .jobs import JobTable
+from .launcher import Launcher
+from .schema import SchemaError, UnknownTypeError
+from .transport import Link, Transport
+
+_log = logging.getLogger("rest_qgis.client")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Time limits of the client, in seconds; tests shorten them."""
+
+    hello: float = 5.0  # for the answer to hello, before the link is tried again
+    contact: float = 30.0  # without any answer, before requests are given up
+    contact_with_jobs: float = 120.0  # the same while jobs are unfinished
+    request: float = 30.0  # for the answer to a request on a link that works
+    ping: float = 2.0  # of silence with something unfinished, before the daemon is asked for a sign of life
+    unresponsive: float = 8.0  # of silence, before the user is told
+    end: float = 15.0  # for the process to end after shutdown
+    backoff: tuple[float, float] = (0.25, 10.0)  # shortest and longest pause between attempts
+
+
+TIMING = Timing()
+BAD_MESSAGES = 20  # in a row of one link, before the daemon is given up
+BROKEN_LINKS = 6  # in a row without a single good exchange of rows or answers
+RESTARTS = 5  # of the daemon within RESTART_WINDOW seconds
+RESTART_WINDOW = 120.0
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What the client knows of the engine.
+
+    Attributes:
+        name: ``stopped``, ``starting``, ``ready``, ``unresponsive``, ``failed``.
+        code: Why it failed.
+        message: The same as a sentence.
+        version: Version of the daemon, once ready.
+        pid: Its process, once ready.
+    """
+
+    name: str = "stopped"
+    code: str = ""
+    message: str = ""
+    version: str = ""
+    pid: int = 0
+
+
+@dataclass
+class Request:
+    """A question to the daemon.
+
+    Attributes:
+        kind: Message type.
+        callback: Told ``(answer, None)`` or ``(None, ClientError)`` on the client thread.
+        launch: Whether the daemon is started for it.
+        deadline: When it is given up, once sent.
+    """
+
+    kind: str
+    callback: Callable[[dict[str, Any] | None, ClientError | None], None]
+    launch: bool
+    deadline: float = 0.0
+
+
+class Session(threading.Thread):
+    """The thread.
+
+    Args:
+        home: The daemon's home.
+        command: The caller's setting of the command, or None.
+        on_state: Told every change of the state, on this thread.
+    """
+
+    def __init__(self, home: Path, command: str | None, on_state: Callable[[EngineState], None]) -> None:
+        super().__init__(name="rest-client", daemon=True)
+        self.state = EngineState()
+        self.home = home
+        self.jobs = JobTable(self._send)
+        self._on_state = on_state
+        self._transport = Transport()
+        self._launcher = Launcher(home, command)
+        self._commands: deque[Callable[[], None]] = deque()
+        self._closing = False
+        self._phase = "idle"
+        self._wanted = False
+        self._link: Link | None = None
+        self._last: Connection | None = None  # the daemon last spoken to
+        self._queued: list[Request] = []
+        self._sent: dict[str, Request] = {}
+        self._ping = ""
+        self._until = 0.0  # end of the phase's time limit
+        self._contact = 0.0  # when all is given up, while there is no link
+        self._heard = 0.0
+        self._attempts = 0
+        self._bad = 0
+        self._starts: deque[float] = deque(maxlen=RESTARTS)
+
+    # --- from any thread
+
+    def post(self, command: Callable[[], None]) -> None:
+        """Have the thread call something soon."""
+        self._commands.append(command)
+        self._transport.wake()
+
+    def close(self, timeout: float) -> None:
+        """End the thread; waits at most ``timeout`` seconds."""
+        self._closing = True
+        self._transport.wake()
+        if threading.current_thread() is not self:
+            self.join(timeout)
+
+    # --- commands, on this thread
+
+    def want(self) -> None:
+        """Have a daemon running."""
+        self._wanted = self._phase != "ready"
+
+    def ask(self, request: Request) -> None:
+        """Send a request, now or once there is a link."""
+        self._queued.append(request)
+        self._flush()
+
+    # --- the loop
+
+    def run(self) -> None:
+        """Serve until closed."""
+        try:
+            while not self._closing:
+                while self._commands:
+                    self._commands.popleft()()
+                try:
+                    self._receive()
+                    self._step(time.monotonic())
+                except ClientError as error:
+                    self._give_up(error)
+                if not self._commands and not self._closing:
+                    self._transport.wait(self._link, self._pause())
+        finally:
+            self._drop_link()
+            self._launcher.end()
+            self._transport.close()
+            closed = ClientError("E_CLIENT_CLOSED", "The link to the engine was closed; the engine goes on.")
+            for job in self.jobs.unfinished:
+                job.finish("failed", error=closed)
+                job.release()
+
+    def _pause(self) -> float:
+        if self._link is None:
+            return 0.05 if self._phase != "idle" else 3600.0
+        return 0.1 if self._busy() else 1.0
+
+    def _busy(self) -> bool:
+        """Whether someone waits for the daemon."""
+        return bool(self._queued or self._sent or self.jobs.unfinished)
+
+    def _step(self, now: float) -> None:
+        """Do what the phase asks for now."""
+        if self._phase == "idle":
+            if self._wanted or self._busy():
+                self._contact = now + (TIMING.contact_with_jobs if self.jobs.unfinished else TIMING.contact)
+                self._attempts = 0
+                self._seek()
+        elif self._phase == "starting":
+            self._contact = max(self._contact, now + TIMING.contact)  # the launcher has a limit of its own
+            connection = self._launcher.poll()
+            if connection is not None:
+                self._greet(connection)
+        elif self._phase == "pausing":
+            if now > self._until:
+                self._seek()
+        elif self._phase == "greeting":
+            if now > self._until:
+                self._retry("it does not answer")
+        elif self._phase == "ending":
+            self._watch_end(now)
+        else:
+            self._watch_link(now)
+
+    def _seek(self) -> None:
+        """Connect to the daemon that runs, else start one if someone needs it."""
+        connection = read_connection(self.home)
+        if connection is not None:
+            self._greet(connection)
+        elif self._wanted or self.jobs.unfinished or any(request.launch for request in self._queued):
+            now = time.monotonic()
+            if len(self._starts) == RESTARTS and now - self._starts[0] < RESTART_WINDOW:
+                raise ClientError(
+                    "E_ENGINE_START", f"The engine ended {RESTARTS} times within {RESTART_WINDOW:.0f} seconds."
+                )
+            self._starts.append(now)
+            self._set_state(EngineState("starting"))
+            self._launcher.begin()
+            self._phase = "starting"
+        else:
+            self._phase = "idle"
+            self._set_state(EngineState("stopped"))
+            self._refuse_queued(ClientError("E_ENGINE_STOPPED", "The engine is not running."))
+
+    def _greet(self, connection: Connection) -> None:
+        if self.state.name not in ("starting", "unresponsive"):
+            self._set_state(EngineState("starting"))
+        self._link = Link(self._transport, connection)
+        self._last = connection
+        self._phase = "greeting"
+        self._bad = 0
+        self._until = time.monotonic() + TIMING.hello
+        self._send("control", "hello", protocols=[PROTOCOL, PROTOCOL], client="rest_qgis", version=__version__)
+
+    def _retry(self, why: str) -> None:
+        """The link is no good: pause, then look for the daemon again."""
+        refused = self._link is not None and self._link.refused
+        greeting = self._phase == "greeting"
+        self._drop_link()
+        now = time.monotonic()
+        if self._phase == "ready":
+            self._contact = now + (TIMING.contact_with_jobs if self._busy() else TIMING.contact)
+        self._attempts += 1
+        if refused:
+            raise ClientError(
+                "E_ENGINE_KEYS",
+                f"The engine refused the keys in its own connection file in {self.home}. Stop it and start it again.",
+            )
+        if now > self._contact:
+            pid = self._last.pid if self._last else 0
+            raise ClientError(
+                "E_ENGINE_SILENT",
+                f"The engine (process {pid}) runs but {why}. End that process and start the engine again.",
+            )
+        if self._attempts > BROKEN_LINKS and not greeting:
+            raise ClientError("E_ENGINE_LINK", f"The link to the engine broke {self._attempts} times in a row.")
+        shortest, longest = TIMING.backoff
+        pause = min(longest, shortest * 2 ** (self._attempts - 1))
+        self._until = now + pause * random.uniform(0.75, 1.25)  # noqa: S311 # nosec B311 - spreads attempts
+        self._phase = "pausing"
+
+    def _watch_link(self, now: float) -> None:
+        for name, request in list(self._sent.items()):
+            if now > request.deadline:
+                del self._sent[name]
+                _answer(request, None, ClientError("E_ENGINE_SILENT", "The engine did not answer a request in time."))
+        self.jobs.tick(now)
+        silence = now - self._heard
+        if not self._busy() or silence < TIMING.ping:
+            return
+        if not self._ping:
+            self._ping = self._send("control", "status")
+            self._until = now + TIMING.contact_with_jobs
+        if silence > TIMING.unresponsive and self.state.name == "ready":
+            self._set_state(EngineState("unresponsive", version=self.state.version, pid=self.state.pid))
+        if now > self._until or not (self._last and self._last.alive):
+            self._retry("it does not answer")
+
+    def _watch_end(self, now: float) -> None:
+        if self._last is not None and self._last.alive:
+            if now < self._until:
+                return
+            error = ClientError(
+                "E_ENGINE_SILENT", f"The engine (process {self._last.pid}) said goodbye and does not end."
+            )
+            self._answer_shutdowns(error)
+            raise error
+        self._phase = "idle"
+        self._set_state(EngineState("stopped"))
+        self._answer_shutdowns(None)
+
+    # --- messages
+
+    def _receive(self) -> None:
+        if self._link is None:
+            return
+        lost = self._link.lost()
+        link = self._link
+        while self._link is link:
+            batch = link.receive()
+            for frames in batch:
+                if self._link is link:
+                    self._take(frames)
+            if not lost or not batch:
+                break
+        if lost and self._link is link:
+            self._lost()
+
+    def _lost(self) -> None:
+        if any(request.kind == "shutdown" for request in self._sent.values()):
+            self._say_goodbye()  # it ended before its goodbye was out
+        else:
+            self._retry("closes the link again and again")
+
+    def _take(self, frames: list[bytes]) -> None:
+        try:
+            message, payload = decode(frames)
+        except UnknownTypeError as error:
+            _log.info("ignored: %s", error)  # a newer daemon may say more than we know
+            return
+        except SchemaError as error:
+            self._bad += 1
+            _log.warning("bad message from the engine: %s", error)
+            if self._bad >= BAD_MESSAGES:
+                raise ClientError(
+                    "E_ENGINE_PROTOCOL",
+                    "The engine sends messages that make no sense. Stop it, and update engine and plugin to the "
+                    "same release.",
+                ) from error
+            return
+        self._heard = time.monotonic()
+        kind = message["type"]
+        if kind == "goodbye":
+            self._on_goodbye(message)
+        elif self._phase == "greeting":
+            if kind == "welcome":
+                self._on_welcome(message)
+        elif self._phase == "ready":
+            self._on_message(message, payload)
+
+    def _on_welcome(self, message: dict[str, Any]) -> None:
+        if message["protocol"] != PROTOCOL:
+            raise version_error(message["version"], self.home)
+        self._launcher.end()
+        self._wanted = False
+        self._phase = "ready"
+        self._ping = ""
+        pid = self._last.pid if self._last else 0
+        self._set_state(EngineState("ready", version=message["version"], pid=pid))
+        self.jobs.link_up()
+        self._flush()
+
+    def _on_goodbye(self, message: dict[str, Any]) -> None:
+        lowest, highest = message.get("supported", (PROTOCOL, PROTOCOL))
+        if not lowest <= PROTOCOL <= highest:
+            raise version_error(self._last.version if self._last else "unknown", self.home)
+        if self._phase == "greeting":
+            self._retry(f"it says: {message['message']}")  # it is just ending; the next one will answer
+        else:
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """The daemon ends on purpose; wait for the process, so that a new one finds no locks."""
+        self._drop_link()
+        self._phase = "ending"
+        self._until = time.monotonic() + TIMING.end
+        self.jobs.fail_all(
+            ClientError(
+                "E_ENGINE_STOPPED",
+                "The engine was stopped. The job stays in its queue and goes on when the engine is started again.",
+            )
+        )
+
+    def _on_message(self, message: dict[str, Any], payload: bytes | None) -> None:
+        self._attempts = 0
+        if self.state.name == "unresponsive":
+            self._set_state(EngineState("ready", version=self.state.version, pid=self.state.pid))
+        name = message.get("request", "")
+        if name and name == self._ping:
+            self._ping = ""
+        request = self._sent.pop(name, None) if name else None
+        if request is None:
+            self.jobs.handle(message, payload)
+        elif message["type"] == "error":
+            _answer(request, None, ClientError(message["code"], message["message"]))
+        else:
+            _answer(request, message, None)
+
+    def _send(self, channel: str, kind: str, **fields: Any) -> str:
+        if self._link is None:
+            return ""
+        name = uuid.uuid4().hex
+        try:
+            frames = encode({"type": kind, "request": name, **fields})
+        except SchemaError as error:
+            raise ClientError("E_REQUEST", f"A message to the engine cannot be sent: {error}.") from error
+        if not self._link.send(channel, frames):
+            _log.warning("the link to the engine is full")
+        return name
+
+    def _flush(self) -> None:
+        if self._phase != "ready":
+            return
+        for request in self._queued:
+            request.deadline = time.monotonic() + TIMING.request
+            self._sent[self._send("control", request.kind)] = request
+        self._queued.clear()
+
+    # --- ends
+
+    def _drop_link(self) -> None:
+        self.jobs.link_down()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        # All requests only ask, so they are asked again. A shutdown is done when the process is gone.
+        again = [request for request in self._sent.values() if request.kind != "shutdown"]
+        self._queued = again + self._queued
+        self._sent = {name: request for name, request in self._sent.items() if request.kind == "shutdown"}
+
+    def _give_up(self, error: ClientError) -> None:
+        """Nothing can be done now: tell everyone, and wait for the next wish."""
+        self._drop_link()
+        self._launcher.end()
+        self._phase = "idle"
+        self._wanted = False
+        self._set_state(EngineState("failed", error.code, error.message))
+        self._answer_shutdowns(error)
+        self._refuse_queued(error)
+        self.jobs.fail_all(error)
+
+    def _refuse_queued(self, error: ClientError) -> None:
+        queued, self._queued = self._queued, []
+        for request in queued:
+            # Nothing that runs is what a shutdown wants.
+            gone = request.kind == "shutdown" and error.code == "E_ENGINE_STOPPED"
+            _answer(request, None, None if gone else error)
+
+    def _answer_shutdowns(self, error: ClientError | None) -> None:
+        sent, self._sent = self._sent, {}
+        for request in sent.values():
+            _answer(request, None, error)
+
+    def _set_state(self, state: EngineState) -> None:
+        if state == self.state:
+            return
+        self.state = state
+        _call(self._on_state, state)
+
+
+def _answer(request: Request, answer: dict[str, Any] | None, error: ClientError | None) -> None:
+    _call(request.callback, answer, error)
+
+
+def _call(callback: Callable[..., None], *arguments: Any) -> None:
+    """Call what the caller gave us; its faults must not stop the thread."""
+    try:
+        callback(*arguments)
+    except Exception:  # noqa: BLE001 - code of the caller's, logged with its traceback
+        _log.exception("a callback failed")

@@ -1,0 +1,1 @@
+"""Where the engine's own environment lies; standard library only."""
