@@ -14,7 +14,7 @@ from pathlib import Path
 from assemble_plugin import PLUGIN, REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY))
-from rest_qgis.install.folder import backend_folder  # noqa: E402 - standard library only
+from rest_qgis.install.folder import backend_folder  # standard library only
 
 
 def profile_folder() -> Path:

@@ -87,7 +87,8 @@ def broken_rules(path: Path) -> list[str]:
     for name in names:
         parts = name.split("/")
         compiled = name.endswith((".pyc", ".so", ".pyd", ".dll", ".dylib"))
-        if compiled or "\\" in name or any(part.startswith((".", "__pycache__", "__MACOSX")) for part in parts):
+        hidden = any(part.startswith((".", "__pycache__", "__MACOSX")) for part in parts)
+        if compiled or hidden or "\\" in name:
             problems.append(f"{name} may not be shipped")
     return problems
 
