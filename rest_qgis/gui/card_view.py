@@ -1,0 +1,118 @@
+"""The model card in the dock: what a model reads, what it finds, how good it is."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+
+from qgis.PyQt.QtCore import QBuffer, QByteArray, QIODevice, Qt
+from qgis.PyQt.QtGui import QColor, QPainter, QPixmap
+from qgis.PyQt.QtWidgets import QFrame, QLabel, QSizePolicy, QVBoxLayout, QWidget
+
+from rest_qgis.processing.models import Model, ModelClass
+
+_MOST_CLASSES = 24  # chips shown; the legend shows them all
+_CHIP = 12  # pixels
+
+
+class CardView(QFrame):
+    """A framed summary of one model that wraps to any width."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("RestModelCard")
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self._label = QLabel(self)
+        self._label.setObjectName("RestModelCardText")
+        self._label.setWordWrap(True)
+        self._label.setTextFormat(Qt.TextFormat.RichText)
+        self._label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._label.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self._label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 6, 8, 6)
+        layout.addWidget(self._label)
+
+    def show_text(self, text: str) -> None:
+        """Show a sentence in place of a card."""
+        self._label.setText(f"<i>{escape(text)}</i>")
+        self._label.setToolTip("")
+
+    def show_model(self, model: Model) -> None:
+        """Show a model's card."""
+        self._label.setText(self._html(model))
+        self._label.setToolTip(self._tooltip(model))
+
+    def text(self) -> str:
+        """Return the rich text shown."""
+        return self._label.text()
+
+    def _html(self, model: Model) -> str:
+        bands = self.tr("%n band(s)", "", len(model.bands))
+        reads = f"{bands}: {escape(', '.join(model.bands))}"
+        if model.resolution is not None:
+            expected, smallest, largest = model.resolution
+            reads += "<br>" + self.tr("{0} m per pixel (copes with {1} to {2} m)").format(
+                f"{expected:g}", f"{smallest:g}", f"{largest:g}"
+            )
+        paragraphs = [
+            f"<b>{escape(model.name)}</b>",
+            reads,
+            _chips(model.classes),
+            escape(_score_sentence(self, model)),
+        ]
+        if model.good_for:
+            paragraphs.append(self.tr("<b>Good for</b> {0}").format(escape(_lower_first(model.good_for))))
+        if model.licence:
+            paragraphs.append(self.tr("Licence: {0}").format(escape(model.licence)))
+        return "".join(f'<p style="margin:0 0 5px 0">{text}</p>' for text in paragraphs if text)
+
+    def _tooltip(self, model: Model) -> str:
+        texts = [model.limits, *(str(model.score.get(key) or "") for key in ("data", "note"))]
+        return "".join(f"<p>{escape(text)}</p>" for text in texts if text)
+
+
+def _score_sentence(view: CardView, model: Model) -> str:
+    names = {entry.id: entry.name for entry in model.classes}
+    ious = [
+        f"{names.get(entry.get('id'), entry.get('id'))} {entry['iou']:.2f}"
+        for entry in model.score.get("classes") or []
+        if entry.get("iou") is not None
+    ]
+    if not ious:
+        return view.tr("Not tested: the card has no score.")
+    return view.tr("IoU on its test area: {0}").format(", ".join(ious))
+
+
+def _chips(classes: tuple[ModelClass, ...]) -> str:
+    chips = [
+        f'<img src="data:image/png;base64,{_chip_png(entry.color)}">&nbsp;{_unbroken(entry.name)}'
+        for entry in classes[:_MOST_CLASSES]
+    ]
+    if len(classes) > _MOST_CLASSES:
+        chips.append(f"+{len(classes) - _MOST_CLASSES}")
+    return " &nbsp; ".join(chips)
+
+
+def _unbroken(name: str) -> str:
+    return escape(name).replace(" ", "&nbsp;")
+
+
+def _chip_png(color: str) -> str:
+    """A small square as an inline image: text colours alone vanish on a like background."""
+    pixmap = QPixmap(_CHIP, _CHIP)
+    pixmap.fill(QColor(color))
+    painter = QPainter(pixmap)
+    painter.setPen(QColor("#777777"))
+    painter.drawRect(0, 0, _CHIP - 1, _CHIP - 1)
+    painter.end()
+    data = QByteArray()
+    buffer = QBuffer(data)
+    buffer.open(QIODevice.OpenModeFlag.WriteOnly)
+    pixmap.save(buffer, "PNG")
+    return base64.b64encode(bytes(data)).decode("ascii")
+
+
+def _lower_first(text: str) -> str:
+    # "Buildings in ..." goes on after "Good for", an abbreviation such as "RGB" stays.
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

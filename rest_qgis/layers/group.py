@@ -1,0 +1,54 @@
+"""The group "REST" in the layer tree: above the imagery, and never the active layer."""
+
+from __future__ import annotations
+
+from qgis.core import QgsLayerTreeGroup, QgsLayerTreeNode, QgsMapLayer, QgsProject, QgsProviderRegistry
+
+GROUP_NAME = "REST"
+
+
+def insert_in_group(project: QgsProject, layer: QgsMapLayer, scene: str) -> None:
+    """Add a layer to the project at the top of the group, above the scene it was made from.
+
+    The active layer stays what it was: layers the project does not add to the
+    legend itself never become active.
+
+    Args:
+        project: The project.
+        layer: A layer not yet in a project.
+        scene: File of the imagery the group must cover.
+    """
+    group = _group_above(project, scene)
+    if project.addMapLayer(layer, False) is not None:
+        group.insertLayer(0, layer)
+
+
+def _group_above(project: QgsProject, scene: str) -> QgsLayerTreeGroup:
+    root = project.layerTreeRoot()
+    group = root.findGroup(GROUP_NAME)
+    if group is None:
+        return root.insertGroup(0, GROUP_NAME)
+    imagery = [
+        _top_level(node)
+        for node in root.findLayers()
+        if node.layer() is not None and _file_of(node.layer()) == scene
+    ]
+    nodes = root.children()
+    if group.parent() is root and any(nodes.index(node) < nodes.index(group) for node in imagery):
+        moved = group.clone()
+        root.insertChildNode(0, moved)
+        root.removeChildNode(group)
+        return moved
+    return group
+
+
+def _top_level(node: QgsLayerTreeNode) -> QgsLayerTreeNode:
+    while node.parent() is not None and node.parent().parent() is not None:
+        node = node.parent()
+    return node
+
+
+def _file_of(layer: QgsMapLayer) -> str:
+    if layer.providerType() != "gdal":
+        return ""
+    return str(QgsProviderRegistry.instance().decodeUri("gdal", layer.source()).get("path") or "")

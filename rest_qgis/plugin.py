@@ -1,0 +1,95 @@
+"""Registers the toolbar, the dock and the Processing provider; nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qgis.core import QgsApplication
+from qgis.PyQt.QtCore import QCoreApplication, Qt
+
+from .gui.dock import SegmentDock
+from .gui.link import EngineLink
+from .gui.toolbar import RestToolbar
+from .layers.live_layers import LiveLayers
+from .processing.desk import JobDesk
+from .processing.provider import RestProvider
+
+
+class RestPlugin:
+    """The plugin as QGIS's plugin manager sees it.
+
+    Args:
+        interface: The running QGIS's ``QgisInterface``; None under ``qgis_process``.
+    """
+
+    def __init__(self, interface: Any) -> None:
+        self._interface = interface
+        self.desk = JobDesk()
+        self.provider: RestProvider | None = None
+        self.link: EngineLink | None = None
+        self.live_layers: LiveLayers | None = None
+        self.toolbar: RestToolbar | None = None
+        self.dock: SegmentDock | None = None
+
+    def initProcessing(self) -> None:
+        """Register the algorithms; all that ``qgis_process`` needs."""
+        if self.provider is None:
+            self.provider = RestProvider(self.desk)
+            QgsApplication.processingRegistry().addProvider(self.provider)
+
+    def initGui(self) -> None:
+        """Register everything a person sees."""
+        if self.toolbar is not None:
+            return
+        self.initProcessing()
+        self.desk.keep_engine = True
+        self.link = EngineLink(self.desk)
+        self.live_layers = LiveLayers(self._interface.mapCanvas())
+        self.live_layers.trouble.connect(self._warn)
+        self.desk.observe(self.live_layers.listen)
+
+        self.dock = SegmentDock(self._interface, self.link)
+        self._interface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.dock)
+        self.dock.setUserVisible(False)
+        self.toolbar = RestToolbar(self._interface, self.link)
+        self._interface.addToolBar(self.toolbar)
+        self.toolbar.segment_action.triggered.connect(self._show_dock)
+        self._interface.addPluginToRasterMenu("REST", self.toolbar.segment_action)
+
+    def unload(self) -> None:
+        """Take everything back; running jobs go on in the daemon. May be called twice."""
+        if self.toolbar is not None:
+            self._interface.removePluginRasterMenu("REST", self.toolbar.segment_action)
+            self.toolbar.segment_action.triggered.disconnect(self._show_dock)
+            self.toolbar.close_link()
+            self._interface.mainWindow().removeToolBar(self.toolbar)
+            self.toolbar.deleteLater()
+            self.toolbar = None
+        if self.dock is not None:
+            self.dock.close_link()
+            self._interface.removeDockWidget(self.dock)
+            self.dock.deleteLater()
+            self.dock = None
+        if self.live_layers is not None:
+            self.desk.forget(self.live_layers.listen)
+            self.live_layers.trouble.disconnect(self._warn)
+            self.live_layers.close()
+            self.live_layers = None
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+        if self.provider is not None:
+            QgsApplication.processingRegistry().removeProvider(self.provider)
+            self.provider = None
+        self.desk.keep_engine = False
+        self.desk.close()
+
+    def _show_dock(self) -> None:
+        if self.dock is not None:
+            self.dock.setUserVisible(True)
+            self.dock.raise_()
+            if self.link is not None:
+                self.link.start()
+
+    def _warn(self, text: str) -> None:
+        self._interface.messageBar().pushWarning(QCoreApplication.translate("RestPlugin", "REST"), text)

@@ -1,0 +1,1 @@
+"""Jobs as QGIS asks for them: the desk every job goes over, and the Processing provider."""

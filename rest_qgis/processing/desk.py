@@ -1,0 +1,216 @@
+"""The desk: the one engine of this QGIS, and every job that is asked of it.
+
+Dock and toolbox hand their jobs in here, so that what watches jobs (the live
+layers, the toolbar) sees them all. Nothing here belongs to a thread: orders
+come from the main thread and from Processing's, events from the client's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Protocol
+
+from qgis.core import QgsSettings
+
+if TYPE_CHECKING:
+    from rest_qgis.client import ClientError, Engine, EngineState, Job
+
+BACKEND_SETTING = "rest_qgis/backend"  # path of the command rest-backend
+
+
+@dataclass(frozen=True)
+class Order:
+    """One job as the user asked for it.
+
+    Attributes:
+        scene: File to segment.
+        model: Model id, or path of a card.
+        output: File to write.
+        classes: The model's classes, each with ``id``, ``name`` and ``color``.
+        title: Name of the result's layer.
+        window: Column, row, width, height in the scene's pixels; None is the whole scene.
+        device: ``auto``, ``cpu`` or ``cuda:N``.
+        memory_bytes: Bound of the worker's memory; 0 lets the daemon decide.
+        keep_layer: Whether the job's live layer stays as the result's layer.
+        watchable: Whether a live layer can be drawn while the job runs.
+    """
+
+    scene: str
+    model: str
+    output: str
+    classes: Sequence[Any]
+    title: str
+    window: tuple[int, int, int, int] | None = None
+    device: str = "auto"
+    memory_bytes: int = 0
+    keep_layer: bool = True
+    watchable: bool = True
+
+
+class Listener(Protocol):
+    """What hears of one job, on the client's thread."""
+
+    def submitted(self, job: Job) -> None:
+        """Hear that the daemon has taken the job."""
+
+    def progress(self, job: Job, progress: Any) -> None:
+        """Hear how far it is."""
+
+    def rows(self, job: Job, rows: Any) -> None:
+        """Receive finished rows."""
+
+    def done(self, job: Job, done: Any) -> None:
+        """Hear that the output is in place."""
+
+    def failed(self, job: Job, code: str, message: str) -> None:
+        """Hear that there is no result, and why."""
+
+
+class JobDesk:
+    """Starts jobs on one shared engine and lets observers listen to each of them.
+
+    Attributes:
+        keep_engine: Whether the link stays open between jobs: yes where there is a toolbar, no
+            under ``qgis_process``.
+        on_state: Told every change of the engine's state, on the client's thread.
+    """
+
+    def __init__(self) -> None:
+        self.keep_engine = False
+        self.on_state: Callable[[EngineState], None] | None = None
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._sessions = 0
+        self._observers: list[Callable[[Order], Listener | None]] = []
+
+    def observe(self, observer: Callable[[Order], Listener | None]) -> None:
+        """Ask ``observer`` for a listener of every job from now on; it hears before the asker does."""
+        self._observers.append(observer)
+
+    def forget(self, observer: Callable[[Order], Listener | None]) -> None:
+        """Undo :meth:`observe`; unknown observers are ignored."""
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+    @property
+    def home(self) -> Path:
+        """The daemon's folder, with its log."""
+        return self._linked().home
+
+    def start(self) -> None:
+        """Have the daemon running; returns at once.
+
+        Raises:
+            ClientError: The Python of this QGIS has no pyzmq.
+        """
+        self._linked().start()
+
+    def models(self, callback: Callable[[list[dict[str, Any]] | None, ClientError | None], None]) -> None:
+        """Ask for the models.
+
+        Args:
+            callback: Called on the client's thread with the summaries and None, or with None and the error.
+
+        Raises:
+            ClientError: The Python of this QGIS has no pyzmq.
+        """
+        self._linked().models(callback)
+
+    def shutdown(self, callback: Callable[[ClientError | None], None]) -> None:
+        """End the daemon.
+
+        Args:
+            callback: Called on the client's thread with None once it has ended, or with the error.
+
+        Raises:
+            ClientError: The Python of this QGIS has no pyzmq.
+        """
+        self._linked().shutdown(callback)
+
+    def segment(self, order: Order, listener: Listener) -> Job:
+        """Hand in a job; returns at once.
+
+        Args:
+            order: What to do.
+            listener: Hears of the job, after the observers.
+
+        Raises:
+            ClientError: The Python of this QGIS has no pyzmq, or a path is not absolute.
+        """
+        from rest_qgis.client import JobRequest
+
+        request = JobRequest(
+            scene=order.scene,
+            model=order.model,
+            output=order.output,
+            window=order.window,
+            device=order.device,
+            memory_bytes=order.memory_bytes,
+        )
+        listeners = [made for made in (observer(order) for observer in self._observers) if made is not None]
+        return self._linked().segment(request, _FanOut([*listeners, listener]))
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Hold the link; where nobody keeps it, the last holder closes it."""
+        with self._lock:
+            self._sessions += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sessions -= 1
+                last = self._sessions == 0 and not self.keep_engine
+            if last:
+                self.close()
+
+    def close(self) -> None:
+        """Let go of the link without waiting for it; the daemon and its jobs go on. May be called twice."""
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            threading.Thread(target=engine.close, name="rest-close").start()
+
+    def _linked(self) -> Engine:
+        from rest_qgis.client import Engine
+
+        with self._lock:
+            if self._engine is None:
+                command = QgsSettings().value(BACKEND_SETTING, "", type=str) or None
+                self._engine = Engine(command=command, on_state=self._tell_state)
+            return self._engine
+
+    def _tell_state(self, state: EngineState) -> None:
+        if self.on_state is not None:
+            self.on_state(state)
+
+
+class _FanOut:
+    """Passes every event of a job to several listeners in turn."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = listeners
+
+    def submitted(self, job: Any) -> None:
+        for listener in self._listeners:
+            listener.submitted(job)
+
+    def progress(self, job: Any, progress: Any) -> None:
+        for listener in self._listeners:
+            listener.progress(job, progress)
+
+    def rows(self, job: Any, rows: Any) -> None:
+        for listener in self._listeners:
+            listener.rows(job, rows)
+
+    def done(self, job: Any, done: Any) -> None:
+        for listener in self._listeners:
+            listener.done(job, done)
+
+    def failed(self, job: Any, code: str, message: str) -> None:
+        for listener in self._listeners:
+            listener.failed(job, code, message)
