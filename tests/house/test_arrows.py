@@ -118,7 +118,7 @@ def _wrong(path: Path, top: Path, rooms: dict[str, set[str]]) -> list[str]:
     def permitted(found: Import) -> bool:
         if found.root == "sqlite3":
             return room.split("/")[0] in SQLITE_ROOMS
-        if found.root in sys.stdlib_module_names:
+        if found.root in sys.stdlib_module_names or found.module == top.name:
             return True
         return any(found.module == name or found.module.startswith(name + ".") for name in allowed)
 
