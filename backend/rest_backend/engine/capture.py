@@ -8,6 +8,7 @@ graph is made functional (no in-place operations) with its operations whole.
 from __future__ import annotations
 
 import operator
+import warnings
 from typing import Any
 
 import torch
@@ -51,10 +52,23 @@ def _export(model: torch.nn.Module, shape: tuple[int, ...], dtype: torch.dtype) 
     with FakeTensorMode(allow_non_fake_inputs=True):
         scene = torch.empty(shape, dtype=dtype)
     try:
-        return torch.export.export(model, (scene,), strict=False).run_decompositions({})
-    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError) as error:
+        with warnings.catch_warnings():  # torch's own deprecations, of no use to a caller
+            warnings.simplefilter("ignore", FutureWarning)
+            exported: ExportedProgram = torch.export.export(model, (scene,), strict=False)
+            functional: ExportedProgram = exported.run_decompositions({})
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError("E_CAPTURE", f"The network cannot be captured for a scene of {shape}: {first}") from error
+        raise InputError(
+            "E_CAPTURE", f"The network cannot be captured for a scene of {shape}: {first}"
+        ) from error
+    return functional
 
 
 def _build(exported: ExportedProgram, dtype: torch.dtype, size: tuple[int, int]) -> SceneGraph:
@@ -83,7 +97,8 @@ def _build(exported: ExportedProgram, dtype: torch.dtype, size: tuple[int, int])
     shape = graph.shapes.get(graph.output, ())
     if len(shape) != 4 or shape[0] != 1 or shape[2:] != size:
         raise InputError(
-            "E_CAPTURE", f"The network returns shape {shape}; one score per class and pixel of {size} is needed."
+            "E_CAPTURE",
+            f"The network returns shape {shape}; one score per class and pixel of {size} is needed.",
         )
     return graph
 
@@ -100,7 +115,11 @@ def _placeholder(graph: SceneGraph, exported: ExportedProgram, name: str, spec: 
 
 def _single_output(node: torch.fx.Node, alias: dict[str, str]) -> str:
     outputs = node.args[0]
-    if not isinstance(outputs, (tuple, list)) or len(outputs) != 1 or not isinstance(outputs[0], torch.fx.Node):
+    if (
+        not isinstance(outputs, (tuple, list))
+        or len(outputs) != 1
+        or not isinstance(outputs[0], torch.fx.Node)
+    ):
         raise InputError("E_CAPTURE", "The network must return one tensor: a score per class and pixel.")
     return alias.get(outputs[0].name, outputs[0].name)
 
@@ -123,14 +142,21 @@ def _rewrite(operation: Operation, shapes: dict[str, tuple[int, ...]]) -> list[O
     """Operations the exported form of which hides their row structure, in ours."""
     if operation.kind == _BATCH_NORM:
         args = (*operation.args[:5], False, operation.args[5], operation.args[6], False)
-        return [Operation(operation.name, torch.ops.aten.batch_norm.default, args, {}, operation.shape, operation.dtype)]
+        return [
+            Operation(
+                operation.name, torch.ops.aten.batch_norm.default, args, {}, operation.shape, operation.dtype
+            )
+        ]
     if operation.kind == "aten::group_norm" and len(operation.shape) == 4:
         source, groups, *rest = operation.args
         weight, bias, eps = (rest + [None, None, 1e-5][len(rest) :])[:3]
         name = operation.name + ".statistics"
         statistics = Operation(name, group_statistics, (source, groups), {}, (2, 1, groups), torch.float64)
         args = (source, Ref(name), groups, weight, bias, eps)
-        return [statistics, Operation(operation.name, group_apply, args, {}, operation.shape, operation.dtype)]
+        return [
+            statistics,
+            Operation(operation.name, group_apply, args, {}, operation.shape, operation.dtype),
+        ]
     return [operation]
 
 

@@ -76,6 +76,7 @@ def lay_out(graph: SceneGraph) -> SceneLayout:
     constant: list[Operation] = []
     items: list[Item] = []
     fallback: set[str] = set()
+    ruleless: set[str] = set()  # whole tensors behind an operation without a rule
     for operation in _needed(graph):
         layouts = Layouts(rows, graph.shapes)
         if all(name in constants for name in operation.operands()):
@@ -87,9 +88,10 @@ def lay_out(graph: SceneGraph) -> SceneLayout:
         items.append(item)
         if isinstance(item, RowRule):
             rows[operation.name] = item.layout
-        elif item is operation and swept:
+        elif item is operation and (swept or not ruleless.isdisjoint(operation.operands())):
             fallback.add(operation.kind)
-            if len(operation.shape) == 4 and operation.shape[2] > 1:
+            ruleless.add(operation.name)
+            if swept and len(operation.shape) == 4 and operation.shape[2] > 1:
                 rows[operation.name] = Layout(2, operation.shape[2])
     output = graph.output
     if not any(isinstance(item, RowRule) and item.operation.name == output for item in items):

@@ -24,7 +24,9 @@ class LineBuffer:
             self._rows = rows
         else:
             kept = self._rows.shape[self._dim] - (self._low - self._first)
-            self._rows = torch.cat([self._rows.narrow(self._dim, self._low - self._first, kept), rows], self._dim)
+            self._rows = torch.cat(
+                [self._rows.narrow(self._dim, self._low - self._first, kept), rows], self._dim
+            )
         self._first = self._low
 
     def read(self, low: int, high: int) -> torch.Tensor:

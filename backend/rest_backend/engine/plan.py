@@ -52,14 +52,17 @@ class Plan:
         where = f"mapped files in {self.spill_folder}" if self.spill_folder else "memory"
         lines = [
             f"scene    {width} x {height} pixels, {bands} bands, on {self.device}",
-            f"stripes  {self.stripe} rows, {len(self.phases)} phase(s); first result rows after {self.context_rows} rows",
+            f"stripes  {self.stripe} rows, {len(self.phases)} phase(s);"
+            f" first result rows after {self.context_rows} rows",
             f"memory   {_megabytes(self.peak_bytes)}: weights {_megabytes(self.weights_bytes)},"
             f" stripes {_megabytes(self.stripe_bytes)}",
         ]
         if self.stored_bytes:
             lines.append(f"stored   {_megabytes(self.stored_bytes)} between phases, in {where}")
         if self.fallback_ops:
-            lines.append("whole    no row rule, computed on the whole scene at once: " + ", ".join(self.fallback_ops))
+            lines.append(
+                "whole    no row rule, computed on the whole scene at once: " + ", ".join(self.fallback_ops)
+            )
         return "\n".join(lines)
 
 
@@ -85,7 +88,11 @@ def make_plan(
     Raises:
         ResourceError: ``E_MEMORY`` when none fits; the sentence says what would.
     """
-    candidates = (stripe,) if stripe else _PREFERRED_STRIPES[device.type if device.type in _PREFERRED_STRIPES else "cpu"]
+    candidates = (
+        (stripe,)
+        if stripe
+        else _PREFERRED_STRIPES[device.type if device.type in _PREFERRED_STRIPES else "cpu"]
+    )
     smallest: Plan | None = None
     for rows in candidates:
         phases = tuple(schedule_phase(layout, phase, rows) for phase in layout.phases)
@@ -105,7 +112,11 @@ def make_plan(
 
 
 def _plan(
-    layout: SceneLayout, phases: tuple[PhaseSchedule, ...], device: torch.device, stripe: int, folder: Path | None
+    layout: SceneLayout,
+    phases: tuple[PhaseSchedule, ...],
+    device: torch.device,
+    stripe: int,
+    folder: Path | None,
 ) -> Plan:
     graph = layout.graph
     last = phases[-1]

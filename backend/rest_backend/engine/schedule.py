@@ -83,12 +83,15 @@ class _DryRun:
         result = PhaseSchedule()
         for end in _stripe_ends(self._scene_rows, self._stripe):
             self._arrive(end)
-            steps = [step for index in range(len(self._phase.items)) if (step := self._advance(index, result))]
+            steps = [
+                step for index in range(len(self._phase.items)) if (step := self._advance(index, result))
+            ]
             result.stripes.append(end)
             result.steps.append(steps)
         last = len(self._phase.items) - 1
         result.first_output_stripe = next(
-            (number for number, steps in enumerate(result.steps) if any(step.item == last for step in steps)), 0
+            (number for number, steps in enumerate(result.steps) if any(step.item == last for step in steps)),
+            0,
         )
         return result
 

@@ -55,7 +55,9 @@ class Sweep:
     def run(self) -> None:
         """Run all phases."""
         with torch.inference_mode():
-            for number, (phase, schedule) in enumerate(zip(self._layout.phases, self._plan.phases, strict=True)):
+            for number, (phase, schedule) in enumerate(
+                zip(self._layout.phases, self._plan.phases, strict=True)
+            ):
                 self._run_phase(number, phase, schedule)
 
     def _run_phase(self, number: int, phase: Phase, schedule: PhaseSchedule) -> None:

@@ -20,7 +20,14 @@ class Convolution(RowRule):
     "same" padding puts the odd row below and the odd column to the right.
     """
 
-    def __init__(self, operation: Operation, layout: Layout, inputs: tuple[str, ...], rows: int, kernel: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        operation: Operation,
+        layout: Layout,
+        inputs: tuple[str, ...],
+        rows: int,
+        kernel: tuple[int, int],
+    ) -> None:
         super().__init__(operation, layout, inputs)
         given = (*operation.args, *(None,) * (7 - len(operation.args)))
         self._stride = pair(given[3])
@@ -65,7 +72,15 @@ def _padding(given: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> 
 class ConstantPad(RowRule):
     """Constant padding: output row ``i`` is input row ``i - top``, or the constant."""
 
-    def __init__(self, operation: Operation, layout: Layout, inputs: tuple[str, ...], rows: int, pads: list[int], value: float) -> None:
+    def __init__(
+        self,
+        operation: Operation,
+        layout: Layout,
+        inputs: tuple[str, ...],
+        rows: int,
+        pads: list[int],
+        value: float,
+    ) -> None:
         super().__init__(operation, layout, inputs)
         depth = len(operation.shape)
         place = 2 * (depth - 1 - layout.dim)

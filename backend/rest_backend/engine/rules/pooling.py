@@ -26,13 +26,13 @@ class _Pool(RowRule):
         self._input_rows = rows
 
     @classmethod
-    def bind(cls, operation: Operation, layouts: Layouts) -> _Pool | None:  # noqa: D102
+    def bind(cls, operation: Operation, layouts: Layouts) -> _Pool | None:
         layout = first_operand_only(operation, layouts)
         if layout is None or layout.dim != 2 or len(operation.shape) != 4 or operation.kwargs:
             return None
         return cls(operation, Layout(2, operation.shape[2]), layouts.row_operands(operation), layout.rows)
 
-    def source(self, start: int, stop: int) -> tuple[Interval, ...]:  # noqa: D102
+    def source(self, start: int, stop: int) -> tuple[Interval, ...]:
         return (self._stencil().source(start, stop),)
 
     def _stencil(self) -> Stencil:
@@ -42,7 +42,7 @@ class _Pool(RowRule):
 
 @row_rule("aten::max_pool2d")
 class MaxPool(_Pool):
-    """Max over the window; outside the scene is minus infinity. With ``ceil_mode`` the last window may overhang."""
+    """Max over the window; outside the scene, and where ``ceil_mode`` overhangs, is minus infinity."""
 
     def compute(  # noqa: D102
         self, start: int, stop: int, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -72,11 +72,11 @@ class AveragePool(_Pool):
             divisor_override=1 if divisor else None,
         )  # fmt: skip
         step, count = self._stride[0], stop - start
-        total = width[:, :, 0 : (count - 1) * step + 1 : step]
+        total: torch.Tensor = width[:, :, 0 : (count - 1) * step + 1 : step]
         for offset in range(1, self._kernel[0]):
             total = total + width[:, :, offset : offset + (count - 1) * step + 1 : step]
         if divisor:
-            return total / divisor
+            return total.div(divisor)
         divisors = [self._row_divisor(row, include_pad) for row in range(start, stop)]
         return total / torch.tensor(divisors, dtype=total.dtype, device=total.device).view(1, 1, -1, 1)
 
@@ -96,7 +96,11 @@ class SceneMean(Reduction):
         if layout is None or layout.dim != 2 or len(layouts.shapes[operation.operands()[0]]) != 4:
             return None
         if operation.kind == "aten::mean":
-            dims = {dim % 4 for dim in operation.args[1]} if len(operation.args) > 1 and operation.args[1] else set()
+            dims = (
+                {dim % 4 for dim in operation.args[1]}
+                if len(operation.args) > 1 and operation.args[1]
+                else set()
+            )
             if dims != {2, 3} or operation.kwargs:
                 return None
         elif list(operation.args[1]) != [1, 1]:

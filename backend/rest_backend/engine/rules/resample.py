@@ -22,7 +22,12 @@ class _Upsample(RowRule):
     """Base: sizes and scales of an interpolation over an image."""
 
     def __init__(
-        self, operation: Operation, layout: Layout, inputs: tuple[str, ...], shape: tuple[int, ...], scales: Any
+        self,
+        operation: Operation,
+        layout: Layout,
+        inputs: tuple[str, ...],
+        shape: tuple[int, ...],
+        scales: Any,
     ) -> None:
         super().__init__(operation, layout, inputs)
         self._rows, self._width = shape[2], operation.shape[3]
@@ -30,15 +35,17 @@ class _Upsample(RowRule):
         self._real: type[np.floating[Any]] = np.float64 if operation.dtype == torch.float64 else np.float32
 
     @classmethod
-    def bind(cls, operation: Operation, layouts: Layouts) -> _Upsample | None:  # noqa: D102
+    def bind(cls, operation: Operation, layouts: Layouts) -> _Upsample | None:
         layout = first_operand_only(operation, layouts)
         vector = str(getattr(operation.target, "_overloadname", "")) == "vec"
         if layout is None or layout.dim != 2 or len(operation.shape) != 4 or not vector:
             return None
         inputs = layouts.row_operands(operation)
-        return cls(operation, Layout(2, operation.shape[2]), inputs, layouts.shapes[inputs[0]], operation.args[-1])
+        return cls(
+            operation, Layout(2, operation.shape[2]), inputs, layouts.shapes[inputs[0]], operation.args[-1]
+        )
 
-    def source(self, start: int, stop: int) -> tuple[Interval, ...]:  # noqa: D102
+    def source(self, start: int, stop: int) -> tuple[Interval, ...]:
         low, high = self._first(start), self._last(stop - 1)
         return ((low, high + 1),)
 
@@ -78,7 +85,9 @@ class Nearest(_Upsample):
 
     def _interpolate(self, rows: torch.Tensor, height: int) -> torch.Tensor:
         scale = None if self._scales is None else self._scales[1]
-        return torch.ops.aten.upsample_nearest2d.default(rows, [height, self._width], None, scale)
+        size = [height, self._width]
+        result: torch.Tensor = torch.ops.aten.upsample_nearest2d.default(rows, size, None, scale)
+        return result
 
 
 @row_rule("aten::upsample_bilinear2d")
@@ -132,4 +141,6 @@ class Bilinear(_Upsample):
         """The columns resampled by the kernel; rows keep their number and values."""
         scale = None if self._scales is None else self._scales[1]
         size = [rows.shape[2], self._width]
-        return torch.ops.aten.upsample_bilinear2d.default(rows, size, bool(self.operation.args[2]), None, scale)
+        aligned = bool(self.operation.args[2])
+        result: torch.Tensor = torch.ops.aten.upsample_bilinear2d.default(rows, size, aligned, None, scale)
+        return result

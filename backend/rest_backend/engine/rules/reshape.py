@@ -23,8 +23,14 @@ class MovedDimensions(SameRows):
             return None
         shape = list(layouts.shapes[operation.operands()[0]])
         shape[layout.dim] += 1  # one more row shows where the rows end up
-        moved = operation.target(torch.empty(shape, device="meta"), *operation.args[1:], **operation.kwargs).shape
-        changed = [dim for dim, size in enumerate(operation.shape) if len(moved) == len(operation.shape) and moved[dim] != size]
+        moved = operation.target(
+            torch.empty(shape, device="meta"), *operation.args[1:], **operation.kwargs
+        ).shape
+        changed = [
+            dim
+            for dim, size in enumerate(operation.shape)
+            if len(moved) == len(operation.shape) and moved[dim] != size
+        ]
         if len(changed) != 1:
             return None
         return cls(operation, Layout(changed[0], layout.rows), layouts.row_operands(operation))

@@ -120,7 +120,9 @@ class AlongOneDimension(SameRows):
         return cls(operation, layout, layouts.row_operands(operation))
 
 
-@row_rule("aten::clone", "aten::contiguous", "aten::alias", "aten::detach", "aten::detach_", "aten::lift_fresh_copy")
+@row_rule(
+    "aten::clone", "aten::contiguous", "aten::alias", "aten::detach", "aten::detach_", "aten::lift_fresh_copy"
+)
 class Identity(SameRows):
     """Copies and aliases: the rows themselves; nothing is copied."""
 

@@ -1,0 +1,5 @@
+"""``python -m rest_backend`` is ``rest-backend``."""
+
+from rest_backend.cli import main
+
+main()

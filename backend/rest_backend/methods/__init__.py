@@ -1,0 +1,1 @@
+"""Operations: what the command line, the daemon and the Python API offer, one a module."""
