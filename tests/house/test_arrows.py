@@ -71,6 +71,7 @@ BACKEND_ROOMS = {
         "rest_backend.errors",
         "rest_backend.__version__",
     },
+    "__main__.py": {"rest_backend.cli"},
     "cli.py": {"click", "rich", "msgspec", "rest_backend"},
     "api.py": {"rest_backend"},
 }
