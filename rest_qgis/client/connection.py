@@ -104,8 +104,8 @@ def version_error(version: str, home: Path) -> ClientError:
     """The error for a daemon that this client cannot speak with."""
     return ClientError(
         "E_ENGINE_VERSION",
-        f"The engine that runs in {home} has version {version} and does not speak protocol {PROTOCOL} of this "
-        "plugin. Stop it, then update the engine and the plugin to the same release.",
+        f"The engine that runs in {home} has version {version} and does not speak protocol {PROTOCOL} of "
+        "this plugin. Stop it, then update the engine and the plugin to the same release.",
     )
 
 
@@ -182,15 +182,16 @@ def _field(path: Path, fields: dict[str, Any], name: str, kind: Any) -> Any:
 def _damaged(path: Path, why: str) -> ClientError:
     return ClientError(
         "E_CONNECTION_FILE",
-        f"The engine's connection file {path} cannot be used: {why}. Stop the engine if it runs, delete the file "
-        "and try again.",
+        f"The engine's connection file {path} cannot be used: {why}. Stop the engine if it runs, delete the "
+        "file and try again.",
     )
 
 
 def _unsafe(path: Path, why: str) -> ClientError:
     return ClientError(
         "E_CONNECTION_FILE",
-        f"The engine's connection file {path} is not safe to use: {why}. Delete it and start the engine again.",
+        f"The engine's connection file {path} is not safe to use: {why}. Delete it and start the engine "
+        "again.",
     )
 
 

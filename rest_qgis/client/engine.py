@@ -180,8 +180,9 @@ class Engine:
 def _check(job: Job) -> None:
     request = job.request
     for name in ("scene", "output"):
-        if not Path(getattr(request, name)).is_absolute():
-            raise ClientError("E_REQUEST", f"The path of the {name} must be absolute: {getattr(request, name)!r}.")
+        path = getattr(request, name)
+        if not Path(path).is_absolute():
+            raise ClientError("E_REQUEST", f"The path of the {name} must be absolute: {path!r}.")
     try:
         encode({"type": "submit", "key": job.key, "job": job_fields(job)})
     except SchemaError as error:

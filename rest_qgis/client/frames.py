@@ -32,7 +32,8 @@ def encode(message: dict[str, Any]) -> list[bytes]:
     """
     checked = message_schema().check_request(message)
     try:
-        header = json.dumps(checked, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        text = json.dumps(checked, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        header = text.encode("utf-8")
     except ValueError as error:  # a path with a lone surrogate, NaN
         raise SchemaError(str(error)) from error
     if len(header) > HEADER_LIMIT:

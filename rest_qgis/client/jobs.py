@@ -66,6 +66,9 @@ class JobTable:
         if job.ended:
             return
         follow = self._states[job.key]
+        if follow.done is not None:  # too late: the result is there, only rows nobody waits for are missing
+            self._finish(job, follow.done)
+            return
         follow.cancelling = True
         if job.id:
             self._ask(job, "control", "cancel", job=job.id)
@@ -95,7 +98,8 @@ class JobTable:
             follow = self._states[job.key]
             waiting = follow.done is not None or job.stream.syncing
             if waiting and job.stream.expecting and now - follow.last_row > RESYNC_SECONDS:
-                self._strike(job, follow.fault or ClientError("E_SEQUENCE", "The last result rows did not come."))
+                missing = ClientError("E_SEQUENCE", f"Result block {job.stream.next_seq} does not come.")
+                self._strike(job, follow.fault or missing)
 
     def handle(self, message: dict[str, Any], payload: bytes | None) -> bool:
         """Take a message about a job.
@@ -200,7 +204,7 @@ class JobTable:
             if job is not None:
                 self._strike(job, error)  # only credit is not remembered: asking for the rows anew mends it
         elif asked == "cancel" and error.code != "E_UNKNOWN_JOB":
-            _log.warning("job %s: cancel refused: %s", job.id, error.message)  # it ends otherwise, and says so
+            _log.warning("job %s: cancel refused: %s", job.id, error.message)  # it ends otherwise
         else:
             self._end(job, error)
         return job is not None
@@ -230,9 +234,10 @@ class JobTable:
             self._ask(job, "data", "credit", job=job.id, credit=credit)
             self._states[job.key].last_row = time.monotonic()
 
-    def _ask(self, job: Job, channel: str, kind: str, **fields: Any) -> None:
+    def _ask(self, job: Job, channel: str, kind: str, /, **fields: Any) -> None:
         request = self._send(channel, kind, **fields)
-        if request and kind != "credit":  # one for every block of rows, and never answered: too many to remember
+        # Credit is sent for every block of rows and never answered: too many to remember.
+        if request and kind != "credit":
             self._asked[request] = (job, kind)
 
     # --- ends and faults
@@ -244,8 +249,8 @@ class JobTable:
         _log.warning("job %s: %s %s", job.id, error.code, error.message)
         if follow.strikes >= STRIKES:
             told = (
-                f"{error.message} This happened {STRIKES} times, so this client gave the job up. The engine goes on "
-                f"with it and may still write {job.request.output}."
+                f"{error.message} This happened {STRIKES} times, so the job was given up here. The engine "
+                f"goes on with it and may still write {job.request.output}."
             )
             self._end(job, ClientError(error.code, told))
             return
@@ -255,9 +260,12 @@ class JobTable:
     def _finish_if_complete(self, job: Job) -> None:
         done = self._states[job.key].done
         if done is not None and job.stream.next_seq >= done.seq:
-            job.finish("done", result=done)
-            _tell(job, "done", done)
-            self._forget(job)
+            self._finish(job, done)
+
+    def _finish(self, job: Job, done: Done) -> None:
+        job.finish("done", result=done)
+        _tell(job, "done", done)
+        self._forget(job)
 
     def _end(self, job: Job, error: ClientError) -> None:
         job.finish("cancelled" if error.code == "E_CANCELLED" else "failed", error=error)

@@ -27,7 +27,7 @@ LOCK_NAME = "start.lock"
 _FOREIGN = ("PYTHON", "QT", "QGIS", "GDAL", "PROJ", "LD_", "DYLD_")
 
 # Started here and meant to outlive us; kept so that those that ended are waited for.
-_started: list[subprocess.Popen] = []
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def find_command(command: str | None) -> Path:
@@ -49,15 +49,16 @@ def find_command(command: str | None) -> Path:
             found = shutil.which(str(Path(value).expanduser()))
             if found is None:
                 raise ClientError(
-                    "E_ENGINE_MISSING", f"There is no engine at {value}, which {origin} names. Correct or remove it."
+                    "E_ENGINE_MISSING",
+                    f"There is no engine at {value}, which {origin} names. Correct or remove it.",
                 )
             return Path(found).absolute()
     installed = installed_command()
     if not installed.is_file():
         raise ClientError(
             "E_ENGINE_MISSING",
-            "The engine is not installed. Install the package rest-backend and name its command rest-backend in "
-            f"the plugin's settings or the variable REST_BACKEND; it was looked for at {installed}.",
+            "The engine is not installed. Install the package rest-backend and name its command rest-backend "
+            f"in the plugin's settings or the variable REST_BACKEND; it was looked for at {installed}.",
         )
     return installed
 
@@ -82,7 +83,7 @@ class Launcher:
         self.command = command
         self._executable = Path()
         self._lock: IO[bytes] | None = None
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._deadline = 0.0
         self._ended: float | None = None
 
@@ -149,9 +150,8 @@ class Launcher:
         return ClientError("E_ENGINE_START", f"The engine could not be started: {why}.{told}")
 
 
-def _spawn(command: Path, home: Path) -> subprocess.Popen:
+def _spawn(command: Path, home: Path) -> subprocess.Popen[bytes]:
     _started[:] = [process for process in _started if process.poll() is None]
-    own_session = {"creationflags": 0x00000208} if sys.platform == "win32" else {"start_new_session": True}
     log = os.open(home / "log" / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         process = subprocess.Popen(  # nosec B603 - the user's own installation, no shell
@@ -162,7 +162,9 @@ def _spawn(command: Path, home: Path) -> subprocess.Popen:
             stdout=log,
             stderr=log,
             close_fds=True,
-            **own_session,  # on Windows: DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP
+            # A session of its own: closing QGIS, or Ctrl+C in its terminal, must not end it.
+            start_new_session=sys.platform != "win32",
+            creationflags=0x00000208 if sys.platform == "win32" else 0,  # DETACHED, NEW_PROCESS_GROUP
         )
     finally:
         os.close(log)

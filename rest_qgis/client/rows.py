@@ -60,7 +60,7 @@ def unpack(header: dict[str, Any], payload: bytes) -> Rows:
         raise ClientError("E_CHECKSUM", "A block of result rows was damaged on its way.")
     values = payload if header["codec"] == "raw" else _inflate(payload, expected)
     if len(values) != expected:
-        raise ClientError("E_SIZE", f"A block of {width} x {height} pixels holds other than {expected} bytes.")
+        raise ClientError("E_SIZE", f"A block of {width} x {height} pixels does not hold {expected} bytes.")
     return Rows(header["seq"], column, row, width, height, values)
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from collections.abc import Callable
 from typing import Any
 
 SCHEMA_PATH = Path(__file__).with_name("messages.schema.json")
@@ -166,9 +166,12 @@ def message_schema() -> MessageSchema:
 
 
 _KEYWORDS = frozenset(
-    "$ref anyOf type enum const properties required additionalProperties items prefixItems minItems maxItems "
-    "minLength maxLength minProperties maxProperties minimum maximum exclusiveMinimum exclusiveMaximum pattern "
-    "title description default examples".split()
+    (
+        *("$ref", "anyOf", "type", "enum", "const", "pattern", "title", "description", "default", "examples"),
+        *("properties", "required", "additionalProperties", "items", "prefixItems"),
+        *("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    )
 )
 
 _TYPES: dict[str, Callable[[Any], bool]] = {

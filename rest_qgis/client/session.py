@@ -25,7 +25,6 @@ from .. import __version__
 from .connection import Connection, read_connection, version_error
 from .errors import ClientError
 from .frames import PROTOCOL, decode, encode
-from .job import Job
 from .jobs import JobTable
 from .launcher import Launcher
 from .schema import SchemaError, UnknownTypeError
@@ -50,7 +49,8 @@ class Timing:
 
 TIMING = Timing()
 BAD_MESSAGES = 20  # in a row of one link, before the daemon is given up
-BROKEN_LINKS = 6  # in a row without a single good exchange of rows or answers
+BROKEN_LINKS = 6  # in a row, each within SHORT_LINK seconds of its welcome, before the daemon is given up
+SHORT_LINK = 10.0
 RESTARTS = 5  # of the daemon within RESTART_WINDOW seconds
 RESTART_WINDOW = 120.0
 
@@ -120,7 +120,9 @@ class Session(threading.Thread):
         self._until = 0.0  # end of the phase's time limit
         self._contact = 0.0  # when all is given up, while there is no link
         self._heard = 0.0
-        self._attempts = 0
+        self._attempts = 0  # since the last welcome
+        self._broken = 0  # links in a row that broke soon
+        self._welcomed = 0.0
         self._bad = 0
         self._starts: deque[float] = deque(maxlen=RESTARTS)
 
@@ -155,9 +157,9 @@ class Session(threading.Thread):
         """Serve until closed."""
         try:
             while not self._closing:
-                while self._commands:
-                    self._commands.popleft()()
                 try:
+                    while self._commands:
+                        self._commands.popleft()()
                     self._receive()
                     self._step(time.monotonic())
                 except ClientError as error:
@@ -214,7 +216,9 @@ class Session(threading.Thread):
             now = time.monotonic()
             if len(self._starts) == RESTARTS and now - self._starts[0] < RESTART_WINDOW:
                 raise ClientError(
-                    "E_ENGINE_START", f"The engine ended {RESTARTS} times within {RESTART_WINDOW:.0f} seconds."
+                    "E_ENGINE_START",
+                    f"The engine ended {RESTARTS} times within {RESTART_WINDOW:.0f} seconds. The folder "
+                    f"{self.home / 'log'} says why.",
                 )
             self._starts.append(now)
             self._set_state(EngineState("starting"))
@@ -233,21 +237,23 @@ class Session(threading.Thread):
         self._phase = "greeting"
         self._bad = 0
         self._until = time.monotonic() + TIMING.hello
-        self._send("control", "hello", protocols=[PROTOCOL, PROTOCOL], client="rest_qgis", version=__version__)
+        spoken = [PROTOCOL, PROTOCOL]
+        self._send("control", "hello", protocols=spoken, client="rest_qgis", version=__version__)
 
     def _retry(self, why: str) -> None:
         """The link is no good: pause, then look for the daemon again."""
         refused = self._link is not None and self._link.refused
-        greeting = self._phase == "greeting"
         self._drop_link()
         now = time.monotonic()
         if self._phase == "ready":
             self._contact = now + (TIMING.contact_with_jobs if self._busy() else TIMING.contact)
+            self._broken = self._broken + 1 if now - self._welcomed < SHORT_LINK else 0
         self._attempts += 1
         if refused:
             raise ClientError(
                 "E_ENGINE_KEYS",
-                f"The engine refused the keys in its own connection file in {self.home}. Stop it and start it again.",
+                f"The engine refused the keys in its own connection file in {self.home}. Stop it and start "
+                "it again.",
             )
         if now > self._contact:
             pid = self._last.pid if self._last else 0
@@ -255,18 +261,23 @@ class Session(threading.Thread):
                 "E_ENGINE_SILENT",
                 f"The engine (process {pid}) runs but {why}. End that process and start the engine again.",
             )
-        if self._attempts > BROKEN_LINKS and not greeting:
-            raise ClientError("E_ENGINE_LINK", f"The link to the engine broke {self._attempts} times in a row.")
+        if self._broken >= BROKEN_LINKS:
+            self._broken = 0
+            raise ClientError(
+                "E_ENGINE_LINK",
+                f"The link to the engine broke {BROKEN_LINKS} times in a row. Stop the engine and start it again.",
+            )
         shortest, longest = TIMING.backoff
-        pause = min(longest, shortest * 2 ** (self._attempts - 1))
-        self._until = now + pause * random.uniform(0.75, 1.25)  # noqa: S311 # nosec B311 - spreads attempts
+        pause = min(longest, shortest * 2 ** (max(self._attempts, self._broken) - 1))
+        self._until = now + pause * random.uniform(0.75, 1.25)  # nosec B311 - spreads attempts
         self._phase = "pausing"
 
     def _watch_link(self, now: float) -> None:
         for name, request in list(self._sent.items()):
             if now > request.deadline:
                 del self._sent[name]
-                _answer(request, None, ClientError("E_ENGINE_SILENT", "The engine did not answer a request in time."))
+                late = ClientError("E_ENGINE_SILENT", "The engine did not answer a request in time.")
+                _answer(request, None, late)
         self.jobs.tick(now)
         silence = now - self._heard
         if not self._busy() or silence < TIMING.ping:
@@ -289,6 +300,7 @@ class Session(threading.Thread):
             self._answer_shutdowns(error)
             raise error
         self._phase = "idle"
+        self._starts.clear()  # the limit is for an engine that crashes, not for a person who restarts it
         self._set_state(EngineState("stopped"))
         self._answer_shutdowns(None)
 
@@ -327,8 +339,8 @@ class Session(threading.Thread):
             if self._bad >= BAD_MESSAGES:
                 raise ClientError(
                     "E_ENGINE_PROTOCOL",
-                    "The engine sends messages that make no sense. Stop it, and update engine and plugin to the "
-                    "same release.",
+                    "The engine sends messages that make no sense. Stop it, and update engine and plugin to "
+                    "the same release.",
                 ) from error
             return
         self._heard = time.monotonic()
@@ -347,6 +359,8 @@ class Session(threading.Thread):
         self._launcher.end()
         self._wanted = False
         self._phase = "ready"
+        self._attempts = 0
+        self._welcomed = time.monotonic()
         self._ping = ""
         pid = self._last.pid if self._last else 0
         self._set_state(EngineState("ready", version=message["version"], pid=pid))
@@ -370,17 +384,16 @@ class Session(threading.Thread):
         self.jobs.fail_all(
             ClientError(
                 "E_ENGINE_STOPPED",
-                "The engine was stopped. The job stays in its queue and goes on when the engine is started again.",
+                "The engine was stopped. The job stays in its queue and goes on when the engine is started "
+                "again.",
             )
         )
 
     def _on_message(self, message: dict[str, Any], payload: bytes | None) -> None:
-        self._attempts = 0
         if self.state.name == "unresponsive":
             self._set_state(EngineState("ready", version=self.state.version, pid=self.state.pid))
         name = message.get("request", "")
-        if name and name == self._ping:
-            self._ping = ""
+        self._ping = ""  # any message is a sign of life
         request = self._sent.pop(name, None) if name else None
         if request is None:
             self.jobs.handle(message, payload)
@@ -397,8 +410,7 @@ class Session(threading.Thread):
             frames = encode({"type": kind, "request": name, **fields})
         except SchemaError as error:
             raise ClientError("E_REQUEST", f"A message to the engine cannot be sent: {error}.") from error
-        if not self._link.send(channel, frames):
-            _log.warning("the link to the engine is full")
+        self._link.send(channel, frames)
         return name
 
     def _flush(self) -> None:

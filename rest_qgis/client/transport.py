@@ -19,7 +19,7 @@ from .frames import HEADER_LIMIT, PAYLOAD_LIMIT
 try:
     import zmq
 except ImportError:  # QGIS's Python need not have it; Transport says so in a sentence
-    zmq = None
+    zmq = None  # type: ignore[assignment, unused-ignore]
 
 HEARTBEAT_MS = 2000
 HEARTBEAT_TIMEOUT_MS = 6000
@@ -39,8 +39,8 @@ class Transport:
         if zmq is None or not zmq.has("curve"):
             raise ClientError(
                 "E_ZMQ_MISSING",
-                "QGIS's Python has no usable pyzmq, which the link to the engine needs. Install the package pyzmq "
-                "for it (Debian and Ubuntu: python3-zmq) and start QGIS again.",
+                "QGIS's Python has no usable pyzmq, which the link to the engine needs. Install the package "
+                "pyzmq for it (Debian and Ubuntu: python3-zmq) and start QGIS again.",
             )
         self.context = zmq.Context()
         self._wake_lock = threading.Lock()
@@ -74,7 +74,7 @@ class Transport:
         with self._wake_lock:
             self._waker.close(0)
         self._woken.close(0)
-        self.context.term()
+        self.context.destroy(0)
 
 
 class Link:
@@ -93,26 +93,24 @@ class Link:
     def __init__(self, transport: Transport, connection: Connection) -> None:
         self.connection = connection
         self.refused = False
+        self._full = False
         self._sockets: dict[str, Any] = {}
         self._monitors: list[Any] = []
         for channel, endpoint in (("control", connection.control), ("data", connection.data)):
-            socket = _dealer(transport.context, connection, PAYLOAD_LIMIT if channel == "data" else HEADER_LIMIT)
-            self._monitors.append(
-                socket.get_monitor_socket(
-                    zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-                )
-            )
+            limit = PAYLOAD_LIMIT if channel == "data" else HEADER_LIMIT
+            socket = _dealer(transport.context, connection, limit)
+            events = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            self._monitors.append(socket.get_monitor_socket(events))
             socket.connect(endpoint)
             self._sockets[channel] = socket
         self.sockets = [*self._sockets.values(), *self._monitors]
 
-    def send(self, channel: str, frames: list[bytes]) -> bool:
-        """Send a message; False when the link is too full to take it, which means it is broken."""
+    def send(self, channel: str, frames: list[bytes]) -> None:
+        """Send a message; a link too full to take it counts as lost."""
         try:
             self._sockets[channel].send_multipart(frames, zmq.DONTWAIT)
         except zmq.Again:
-            return False
-        return True
+            self._full = True
 
     def receive(self) -> list[list[bytes]]:
         """Messages that have come, control before data; at most a turn's worth of each."""
@@ -127,7 +125,7 @@ class Link:
 
     def lost(self) -> bool:
         """Whether a socket's connection ended. What had come before is still to be received."""
-        lost = False
+        lost = self._full
         for monitor in self._monitors:
             while monitor.poll(0):
                 event = struct.unpack("=Hi", monitor.recv_multipart()[0])[0]
@@ -140,6 +138,8 @@ class Link:
         for socket in self._sockets.values():
             socket.disable_monitor()
             socket.close(0)
+        for monitor in self._monitors:
+            monitor.close(0)
 
 
 def _dealer(context: Any, connection: Connection, limit: int) -> Any:

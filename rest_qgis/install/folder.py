@@ -14,10 +14,10 @@ APPLICATION = "rest-qgis"
 
 
 def data_folder() -> Path:
-    """The application's folder in the user's data: everything of ours lies in it.
+    r"""The application's folder in the user's data: everything of ours lies in it.
 
     Returns:
-        ``%LOCALAPPDATA%\\rest-qgis`` on Windows, ``~/Library/Application
+        ``%LOCALAPPDATA%\rest-qgis`` on Windows, ``~/Library/Application
         Support/rest-qgis`` on macOS, ``$XDG_DATA_HOME/rest-qgis`` elsewhere.
     """
     if sys.platform == "win32":
@@ -30,9 +30,9 @@ def data_folder() -> Path:
 
 
 def home_folder() -> Path:
-    """The engine's state folder: the variable ``REST_HOME``, or a folder in the user's data."""
+    """The engine's state folder: the variable ``REST_HOME``, or the application's folder."""
     chosen = os.environ.get("REST_HOME", "").strip()
-    return Path(chosen).expanduser() if chosen else data_folder() / "home"
+    return Path(chosen).expanduser() if chosen else data_folder()
 
 
 def backend_folder() -> Path:

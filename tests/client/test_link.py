@@ -1,0 +1,380 @@
+"""The client against peers that are honest, and peers that misbehave in one way each."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+
+from rest_qgis.client import ClientError, Engine, JobRequest, jobs
+from tests.client import peers
+from tests.client.conftest import Recorder, States, wait_until
+
+
+def check_rows(listener: Recorder, blocks: int = 12) -> None:
+    """Every block once, in order, with the right pixels in the right place."""
+    assert [block.seq for block in listener.blocks] == list(range(blocks))
+    for block in listener.blocks:
+        assert (block.column, block.row) == (0, block.seq * peers.BLOCK)
+        assert (block.width, block.height) == (peers.WIDTH, peers.BLOCK)
+        assert block.values == peers.block_values(block.seq)
+
+
+def run(engine: Engine, request: JobRequest) -> tuple[Recorder, object]:
+    listener = Recorder()
+    return listener, engine.segment(request, listener)
+
+
+def ask(call: object) -> tuple[object, ClientError | None]:
+    """The answer to a question with a callback."""
+    answers: list[tuple[object, ClientError | None]] = []
+    told = threading.Event()
+
+    def answered(answer: object, error: ClientError | None) -> None:
+        answers.append((answer, error))
+        told.set()
+
+    call(answered)
+    assert told.wait(20)
+    return answers[0]
+
+
+def test_a_job_from_submit_to_done(engine, home, request_of, states: States):
+    with peers.Peer(home) as peer:
+        listener, job = run(engine, request_of)
+        done = engine.wait(job, 20)
+        assert done.summary == {"seconds": 1.5} and done.output == request_of.output and done.seq == 12
+    check_rows(listener)
+    # The peer says done before the first row; the listener hears it after the last.
+    assert listener.events == ["submitted", "progress", *["rows"] * 12, "done"]
+    assert listener.threads == {"rest-client"}
+    assert listener.notes[0].stage == "sweep" and listener.notes[0].rows == 48
+    assert job.state == "done" and states.all[-1].version == "9.9"
+    assert peer.received[1]["job"]["window"] is None
+
+
+def test_jobs_are_queued_until_the_daemon_is_there(engine, home, request_of):
+    peer = peers.Peer(home)
+    listener, job = run(engine, JobRequest(request_of.scene, "m", request_of.output, window=(1, 2, 3, 4)))
+    # No daemon and no command: the wish fails. It is made again when there is one.
+    with pytest.raises(ClientError) as raised:
+        engine.wait(job, 20)
+    assert raised.value.code == "E_ENGINE_MISSING" and listener.events == ["failed"]
+    with peer:
+        listeners = [run(engine, request_of)[0] for _ in range(3)]
+        for listener in listeners:
+            assert listener.ended.wait(20)
+            check_rows(listener)
+
+
+def test_questions(engine, home):
+    stopped = ask(engine.status)
+    assert stopped[0] is None and stopped[1].code == "E_ENGINE_STOPPED"
+    with peers.Peer(home) as peer:
+        assert ask(engine.models) == ([{"id": "kitsap-buildings"}], None)
+        status, error = ask(engine.status)
+        assert error is None and status["pid"] == peer.pid
+
+
+def test_manual_credit_sends_what_is_granted_and_no_more(engine, home, request_of):
+    with peers.Peer(home, blocks=50) as peer:
+        listener, job = run(engine, JobRequest(request_of.scene, "m", request_of.output, manual_credit=True))
+        wait_until(lambda: peer.attaches and job.state == "running")
+        time.sleep(0.2)
+        assert peer.sent_rows == []
+        job.grant(1)
+        wait_until(lambda: len(listener.blocks) == 1)
+        time.sleep(0.2)
+        assert peer.sent_rows == [0] and not job.ended
+        job.grant(49)  # more than may be in flight at once: the peer asserts that it never is
+        assert engine.wait(job, 20) is not None
+    check_rows(listener, 50)
+
+
+def test_grant_is_refused_where_credit_is_automatic(engine, home, request_of):
+    with peers.Peer(home):
+        job = engine.segment(request_of, Recorder())
+        with pytest.raises(ValueError, match="manual_credit"):
+            job.grant(1)
+
+
+def test_a_slow_listener_is_never_sent_more_than_its_credit(engine, home, request_of):
+    class Slow(Recorder):
+        outstanding: list[int] = []
+
+        def rows(self, job, rows):
+            time.sleep(0.03)
+            self.outstanding.append(len(peer.sent_rows) - len(self.blocks))
+            super().rows(job, rows)
+
+    with peers.Peer(home, blocks=30) as peer:
+        listener = Slow()
+        assert engine.wait(engine.segment(request_of, listener), 20)
+    check_rows(listener, 30)
+    assert 1 < max(listener.outstanding) <= 8
+
+
+def test_cancel(engine, home, request_of):
+    with peers.FallingSilentPeer(home):
+        listener, job = run(engine, request_of)
+        wait_until(lambda: "submitted" in listener.events)
+        job.cancel()
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 20)
+    assert raised.value.code == "E_CANCELLED" and job.state == "cancelled"
+    assert listener.events[-1] == "failed" and listener.failure[0] == "E_CANCELLED"
+
+
+def test_a_listener_that_raises_stops_nothing(engine, home, request_of, caplog):
+    class Broken(Recorder):
+        def rows(self, job, rows):
+            super().rows(job, rows)
+            raise RuntimeError("the disk is full")
+
+    with peers.Peer(home), caplog.at_level(logging.ERROR, "rest_qgis.client"):
+        listener = Broken()
+        assert engine.wait(engine.segment(request_of, listener), 20)
+        check_rows(listener)
+        assert ask(engine.models)[1] is None
+    assert "the disk is full" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [peers.SkippingPeer, peers.DamagingPeer])
+def test_a_row_that_comes_wrong_is_asked_for_again(engine, home, request_of, kind, monkeypatch):
+    monkeypatch.setattr(jobs, "RESYNC_SECONDS", 0.2)
+    with kind(home) as peer:
+        listener, job = run(engine, request_of)
+        assert engine.wait(job, 20)
+    check_rows(listener)
+    assert [attach["seq"] for attach in peer.attaches] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(peers.SkippingPeer, "E_SEQUENCE"), (peers.DamagingPeer, "E_CHECKSUM")]
+)
+def test_rows_that_stay_wrong_end_the_job(engine, home, request_of, kind, code, monkeypatch):
+    monkeypatch.setattr(jobs, "RESYNC_SECONDS", 0.2)
+    monkeypatch.setattr(kind, "times", 1000)
+    with kind(home) as peer:
+        listener, job = run(engine, request_of)
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 20)
+    assert raised.value.code == code and request_of.output in raised.value.message
+    assert [block.seq for block in listener.blocks] == [0, 1, 2]
+    assert len(peer.attaches) == jobs.STRIKES
+
+
+def test_a_block_that_unpacks_to_more_than_its_window(engine, home, request_of):
+    with peers.BombPeer(home):
+        listener, job = run(engine, request_of)
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 20)
+    assert raised.value.code == "E_SIZE" and listener.blocks == []
+
+
+def test_a_payload_over_the_limit_breaks_the_link_and_not_the_client(engine, home, request_of):
+    with peers.HugePayloadPeer(home):
+        listener, job = run(engine, request_of)
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 20)
+    assert raised.value.code == "E_ENGINE_LINK" and listener.blocks == []
+    with peers.Peer(home):
+        listener, job = run(engine, request_of)
+        assert engine.wait(job, 20)
+    check_rows(listener)
+
+
+@pytest.mark.parametrize("kind", [peers.OtherProtocolPeer, peers.LyingProtocolPeer])
+def test_a_daemon_of_another_protocol(engine, home, request_of, states, kind):
+    with kind(home):
+        _, job = run(engine, request_of)
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 20)
+        assert raised.value.code == "E_ENGINE_VERSION"
+        assert "9.9" in raised.value.message and "update" in raised.value.message
+        assert states.wait("failed").code == "E_ENGINE_VERSION"
+
+
+def test_a_silent_daemon(engine, home, request_of, states):
+    with peers.SilentPeer(home) as peer:
+        _, job = run(engine, request_of)
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 20)
+        assert raised.value.code == "E_ENGINE_SILENT" and str(peer.pid) in raised.value.message
+        assert states.wait("failed").code == "E_ENGINE_SILENT"
+        assert ask(engine.models)[1].code == "E_ENGINE_SILENT"
+
+
+def test_a_daemon_that_falls_silent_is_called_unresponsive_and_may_come_back(engine, home, request_of, states):
+    with peers.FallingSilentPeer(home) as peer:
+        listener, job = run(engine, request_of)
+        wait_until(lambda: "submitted" in listener.events)
+        peer.silent.set()
+        try:
+            states.wait("unresponsive")
+            assert not job.ended
+        finally:
+            peer.silent.clear()
+        ask(engine.models)
+        states.wait("ready")
+
+
+def test_a_daemon_that_dies_in_mid_job_and_comes_back(engine, home, request_of, states):
+    with peers.DyingPeer(home) as peer:
+        listener, job = run(engine, request_of)
+        assert peer.stopped.wait(20)
+        assert not job.ended
+        peer.start()
+        assert engine.wait(job, 20)
+        assert peer.boots == 2
+    check_rows(listener)
+    assert [attach["seq"] for attach in peer.attaches] == [0, 5]
+    assert [message["type"] for message in peer.received].count("submit") == 1
+    assert listener.events.count("submitted") == 1
+
+
+def test_a_job_the_daemon_does_not_know_any_more_is_not_done(engine, home, request_of):
+    with peers.DyingPeer(home) as peer:
+        _, job = run(engine, request_of)
+        assert peer.stopped.wait(20)
+        peer.jobs.clear()
+        peer.start()
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 20)
+    assert raised.value.code == "E_UNKNOWN_JOB"
+
+
+def test_a_submit_whose_answer_was_lost_is_sent_again_with_its_key(engine, home, request_of):
+    class Forgetful(peers.Peer):
+        def on_submit(self, peer, message):
+            if self.boots == 1:
+                self.jobs[message["key"]] = peers.Job("job-0", message["job"])
+                self.jobs[message["key"]].state = "done"
+                self._kill = True
+            else:
+                self.say(peer, message, type="submitted", job="job-0", key=message["key"], state="done")
+
+        def events(self, peer, job):
+            pass
+
+    with Forgetful(home) as peer:
+        listener, job = run(engine, request_of)
+        assert peer.stopped.wait(20)
+        peer.start()
+        assert engine.wait(job, 20)
+    check_rows(listener)
+    assert len(peer.jobs) == 1 and listener.events.count("submitted") == 1
+
+
+def test_unknown_message_types_are_ignored(engine, home, request_of):
+    with peers.ChattyPeer(home):
+        listener, job = run(engine, request_of)
+        assert engine.wait(job, 20)
+    check_rows(listener)
+
+
+def test_a_little_nonsense_is_dropped(engine, home, request_of):
+    with peers.BabblingPeer(home):
+        listener, job = run(engine, request_of)
+        assert engine.wait(job, 20)
+    check_rows(listener)
+
+
+def test_much_nonsense_ends_the_link(engine, home, request_of, states, monkeypatch):
+    monkeypatch.setattr(peers.BabblingPeer, "count", 30)
+    with peers.BabblingPeer(home):
+        _, job = run(engine, request_of)
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 20)
+    assert raised.value.code == "E_ENGINE_PROTOCOL"
+
+
+def test_a_daemon_that_always_hangs_up(engine, home, request_of):
+    with peers.HangingUpPeer(home) as peer:
+        _, job = run(engine, request_of)
+        while not job.ended and peer.boots < 30:
+            if peer.stopped.wait(0.05):
+                peer.start()
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 20)
+    assert raised.value.code == "E_ENGINE_LINK" and peer.boots < 30
+
+
+def test_a_daemon_that_refuses_its_own_keys(engine, home, request_of):
+    with peers.KeylessPeer(home):
+        _, job = run(engine, request_of)
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 20)
+    assert raised.value.code == "E_ENGINE_KEYS"
+
+
+def test_close_never_waits_for_a_job(engine, home, request_of):
+    with peers.FallingSilentPeer(home) as peer:
+        listener, job = run(engine, request_of)
+        wait_until(lambda: "submitted" in listener.events)
+        before = time.monotonic()
+        engine.close()
+        assert time.monotonic() - before < 1.0
+        with pytest.raises(ClientError) as raised:
+            engine.wait(job, 5)
+        assert raised.value.code == "E_CLIENT_CLOSED"
+        assert "failed" not in listener.events  # the job goes on; nothing is called after close
+        assert next(iter(peer.jobs.values())).state == "running"
+        job.cancel()
+        with pytest.raises(ClientError):
+            engine.segment(request_of)
+        engine.close()
+
+
+def test_close_waits_a_second_for_a_listener_that_hangs(engine, home, request_of):
+    held = threading.Event()
+
+    class Hanging(Recorder):
+        def rows(self, job, rows):
+            held.wait(20)
+
+    with peers.Peer(home):
+        listener = Hanging()
+        engine.segment(request_of, listener)
+        wait_until(lambda: "submitted" in listener.events)
+        before = time.monotonic()
+        engine.close()
+        assert time.monotonic() - before < 1.5
+        held.set()
+
+
+def test_waiting_on_the_client_thread_is_refused(engine, home, request_of):
+    caught: list[Exception] = []
+
+    class Waiting(Recorder):
+        def submitted(self, job):
+            try:
+                engine.wait(job)
+            except RuntimeError as error:
+                caught.append(error)
+            super().submitted(job)
+
+    with peers.Peer(home):
+        assert engine.wait(engine.segment(request_of, Waiting()), 20)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scene": "scene.tif"},
+        {"output": "classes.tif"},
+        {"model": "m" * 5000},
+        {"window": (0, 0, -1, 5)},
+        {"memory_bytes": -1},
+        {"scene": "/\udcff.tif"},
+    ],
+)
+def test_a_request_that_cannot_be_sent_is_refused_at_once(engine, request_of, change):
+    fields = {**vars(request_of), **change}
+    with pytest.raises(ClientError) as raised:
+        engine.segment(JobRequest(**fields))
+    assert raised.value.code == "E_REQUEST"
+    assert raised.value.message.endswith(".")
