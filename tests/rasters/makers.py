@@ -60,7 +60,13 @@ def write_raster(
         **profile: More of rasterio's creation profile (nodata, tiled, driver, ...).
     """
     bands, height, width = values.shape
-    options = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": values.dtype.name}
+    options = {
+        "driver": "GTiff",
+        "count": bands,
+        "height": height,
+        "width": width,
+        "dtype": values.dtype.name,
+    }
     if transform is not None and gcps is None:
         options["transform"] = transform
     if crs is not None and gcps is None:
@@ -92,7 +98,9 @@ def control_points() -> list[GroundControlPoint]:
     ]
 
 
-def make_scene(path: Path, width: int, height: int, bands: int = 3, seed: int = 0, dtype: str = "uint8") -> Path:
+def make_scene(
+    path: Path, width: int, height: int, bands: int = 3, seed: int = 0, dtype: str = "uint8"
+) -> Path:
     """Write a large tiled scene, stripe by stripe: fields of flat colour with fine texture.
 
     Every seed gives one scene; its content at a pixel does not depend on ``height``.

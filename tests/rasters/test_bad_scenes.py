@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import makers
 
+from rasters import makers
 from rest_backend.errors import InputError
 from rest_backend.rasters import open_scene
 
@@ -135,8 +135,8 @@ def test_a_file_that_names_a_web_service_fetches_nothing(tmp_path: Path) -> None
         assert refusal(service).code in ("E_SCENE_REMOTE", "E_SCENE_NOT_RASTER")
         mosaic = tmp_path / "mosaic.vrt"
         mosaic.write_text(
-            '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
-            f"<SourceFilename>/vsicurl/http://127.0.0.1:{server.port}/a.tif</SourceFilename>"
+            '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1">'
+            f"<SimpleSource><SourceFilename>/vsicurl/http://127.0.0.1:{server.port}/a.tif</SourceFilename>"
             "</SimpleSource></VRTRasterBand></VRTDataset>"
         )
         with pytest.raises(InputError) as caught, open_scene(mosaic) as scene:
@@ -161,23 +161,22 @@ def test_python_in_a_vrt_does_not_run(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def tiff_header(width: int, height: int, tile: int, bands: int = 1) -> bytes:
+def tiff_header(width: int, height: int, tile: int) -> bytes:
     """A TIFF that claims a size and holds one empty tile offset: what a bomb looks like."""
+    short, long = 3, 4
     entries = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1),
-        (277, 3, 1, bands), (284, 3, 1, 1), (322, 4, 1, tile), (323, 4, 1, tile), (324, 4, 1, 0), (325, 4, 1, 0),
+        (256, long, width), (257, long, height), (258, short, 8), (259, short, 8), (262, short, 1),
+        (277, short, 1), (284, short, 1), (322, long, tile), (323, long, tile), (324, long, 0), (325, long, 0),
     ]  # fmt: skip
-    packed = b"".join(
-        struct.pack("<HHI", tag, kind, count) + (struct.pack("<HH", value, 0) if kind == 3 else struct.pack("<I", value))
-        for tag, kind, count, value in entries
-    )
+    packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
     return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + packed + struct.pack("<I", 0)
 
 
 def test_sizes_beyond_reason(tmp_path: Path) -> None:
     path = tmp_path / "a.vrt"
     path.write_text(
-        '<VRTDataset rasterXSize="600000" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+        '<VRTDataset rasterXSize="600000" rasterYSize="9">'
+        '<VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
     )
     assert refusal(path).code == "E_SCENE_TOO_LARGE"
     bands = "".join(f'<VRTRasterBand dataType="Byte" band="{index}"/>' for index in range(1, 514))

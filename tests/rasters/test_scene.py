@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import Resampling
-from rasters import makers
 
+from rasters import makers
 from rest_backend.rasters import open_scene
 
 TYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
@@ -87,7 +87,9 @@ def test_bands_of_different_types(tmp_path: Path) -> None:
 def test_overviews_change_no_pixel(tmp_path: Path) -> None:
     stored = makers.ramp(2, 600, 500, "uint16")
     for sidecar in (False, True):
-        path = makers.write_raster(tmp_path / f"{sidecar}.tif", stored, tiled=True, blockxsize=64, blockysize=64)
+        path = makers.write_raster(
+            tmp_path / f"{sidecar}.tif", stored, tiled=True, blockxsize=64, blockysize=64
+        )
         with rasterio.Env(TIFF_USE_OVR=sidecar), rasterio.open(path, "r+") as dataset:
             dataset.build_overviews([2, 4, 8], Resampling.average)
             assert dataset.overviews(1) == [2, 4, 8]
@@ -128,7 +130,9 @@ def test_nodata_needs_every_chosen_band(tmp_path: Path) -> None:
     assert not valid[:2].any() and valid[2:].all()
 
 
-@pytest.mark.parametrize(("dtype", "nodata"), [("int16", -32768), ("float32", -9999.0), ("float64", -1.7e308)])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("int16", -32768), ("float32", -9999.0), ("float64", -1.7e308)]
+)
 def test_a_sentinel_in_some_bands_is_no_measurement(tmp_path: Path, dtype: str, nodata: float) -> None:
     stored = makers.ramp(3, 10, 10, dtype)
     stored[:, 0] = nodata
@@ -209,7 +213,9 @@ def test_side_files_are_read(tmp_path: Path) -> None:
 
 
 def test_a_nodata_value_the_type_cannot_hold_hides_nothing(tmp_path: Path) -> None:
-    path = makers.write_raster(tmp_path / "a.png", makers.ramp(1, 5, 5), transform=None, crs=None, driver="PNG")
+    path = makers.write_raster(
+        tmp_path / "a.png", makers.ramp(1, 5, 5), transform=None, crs=None, driver="PNG"
+    )
     path.with_name("a.png.aux.xml").write_text(
         '<PAMDataset><PAMRasterBand band="1"><NoDataValue>-9999</NoDataValue></PAMRasterBand></PAMDataset>'
     )

@@ -19,6 +19,7 @@ Codes raised here:
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -34,7 +35,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_BaseError  # GDAL's own errors have no public name
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -80,7 +81,7 @@ class ClassMapWriter:
         classes: Sequence[MapClass],
         tags: Mapping[str, str],
     ) -> None:
-        """Check everything that can be checked before work begins; nothing is written yet.
+        """Check what was asked for; nothing is written yet.
 
         Args:
             path: The output, ending in ``.tif`` or ``.tiff``.
@@ -91,14 +92,12 @@ class ClassMapWriter:
 
         Raises:
             InputError: With a code of this module.
-            ResourceError: ``E_DISK``, too little space.
             ValueError: Classes that make no map.
         """
         check_classes(classes)
         self.path = Path(os.path.abspath(path))  # noqa: PTH100  keeps a link's own name, unlike resolve()
         self.window = _checked_window(scene, window)
         _check_output(self.path, scene.path)
-        _check_space(self.path.parent, self.window[2], self.window[3])
         self._scene = scene
         self._classes = classes
         self._tags = dict(tags)
@@ -124,7 +123,7 @@ class ClassMapWriter:
         self._pending_rows = 0
 
     def __enter__(self) -> ClassMapWriter:
-        """Create the temporary file.
+        """Create the temporary file, if the folder takes one and the disk has room for the whole job.
 
         Raises:
             InputError: ``E_OUTPUT_FOLDER``.
@@ -133,6 +132,7 @@ class ClassMapWriter:
         with ExitStack() as on_failure:
             on_failure.callback(self._discard)
             _claim(self._rows)
+            _check_space(self.path.parent, self.window[2], self.window[3])
             with self._writing():
                 self._dataset = self._create_rows()
             self._pending = np.empty((BLOCK, self.window[2]), dtype=np.uint8)
@@ -346,6 +346,8 @@ def _claim(path: Path) -> None:
     try:
         path.open("xb").close()
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_error(path.parent, error) from error
         raise InputError(
             "E_OUTPUT_FOLDER", f"Nothing can be written to the folder {path.parent}: {error.strerror}."
         ) from error
