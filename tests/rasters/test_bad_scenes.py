@@ -166,7 +166,8 @@ def tiff_header(width: int, height: int, tile: int) -> bytes:
     short, long = 3, 4
     entries = [
         (256, long, width), (257, long, height), (258, short, 8), (259, short, 8), (262, short, 1),
-        (277, short, 1), (284, short, 1), (322, long, tile), (323, long, tile), (324, long, 0), (325, long, 0),
+        (277, short, 1), (284, short, 1),
+        (322, long, tile), (323, long, tile), (324, long, 0), (325, long, 0),
     ]  # fmt: skip
     packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
     return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + packed + struct.pack("<I", 0)

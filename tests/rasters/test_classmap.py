@@ -114,9 +114,15 @@ def test_georeferencing_bit_for_bit(tmp_path: Path, results: Path, transform: ra
     with rasterio.open(results / "part.tif") as part:
         assert (part.width, part.height) == (30, 20)
         assert part.transform[:2] == transform[:2] and part.transform[3:5] == transform[3:5]
-        for pixel in ((0, 0), (30, 20)):
-            expected = transform @ (pixel[0] + 7, pixel[1] + 11)
-            np.testing.assert_allclose(part.transform @ pixel, expected, rtol=0, atol=1e-8)
+        for column, row in ((0, 0), (30, 20)):
+            np.testing.assert_allclose(
+                place(part.transform, column, row), place(transform, column + 7, row + 11), rtol=0, atol=1e-8
+            )
+
+
+def place(transform: rasterio.Affine, column: int, row: int) -> tuple[float, float]:
+    a, b, c, d, e, f = transform[:6]
+    return a * column + b * row + c, d * column + e * row + f
 
 
 def test_no_georeferencing_in_none_out(tmp_path: Path, results: Path) -> None:
@@ -356,6 +362,7 @@ def test_names_that_cannot_be(scene_path: Path, tmp_path: Path) -> None:
     assert refusal(tmp_path / "folder.tif", scene_path).code == "E_OUTPUT_NAME"
     assert refusal(tmp_path / "map.png", scene_path).code == "E_OUTPUT_NAME"
     assert refusal(tmp_path / "map", scene_path).code == "E_OUTPUT_NAME"
+    assert refusal(tmp_path / ("m" * 246 + ".tif"), scene_path).code == "E_OUTPUT_NAME"  # with .aux.xml: 258
 
 
 def test_the_scene_and_its_style_are_never_replaced(scene_path: Path, tmp_path: Path) -> None:

@@ -314,10 +314,17 @@ def _check_output(path: Path, scene: Path) -> None:
         raise InputError(
             "E_OUTPUT_NAME", f"The result is a GeoTIFF: give a name that ends in .tif, not {path.name}."
         )
-    if path.is_dir():
-        raise InputError("E_OUTPUT_NAME", f"{path} is a folder: give the name of a file.")
-    if not path.parent.is_dir():
-        raise InputError("E_OUTPUT_FOLDER", f"There is no folder {path.parent} to write the result to.")
+    try:
+        if not path.parent.is_dir():
+            raise InputError("E_OUTPUT_FOLDER", f"There is no folder {path.parent} to write the result to.")
+        if path.is_dir():
+            raise InputError("E_OUTPUT_NAME", f"{path} is a folder: give the name of a file.")
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + ".aux.xml").lstat()  # the longest name that will be needed
+    except OSError as error:  # too long, or characters this disk does not take
+        raise InputError(
+            "E_OUTPUT_NAME", f"{path.name} cannot be the name of a file there: {error.strerror}."
+        ) from error
     # QGIS takes STEM.qml as the style of every layer of that stem, so also of the scene.
     same_stem = path.stem == scene.stem and path.parent.resolve() == scene.parent.resolve()
     if same_stem or (path.exists() and path.samefile(scene)):
