@@ -9,6 +9,7 @@ their ``type`` tag, and one JSON Schema per message under ``$defs``.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -33,6 +34,9 @@ def schema() -> dict[str, Any]:
     references, definitions = msgspec.json.schema_components(
         [*requests, *answers], ref_template="#/$defs/{name}"
     )
+    for definition in definitions.values():
+        # Python 3.13 strips the indentation of docstrings and older ones do not: one text for all.
+        definition["description"] = inspect.cleandoc(definition.get("description", ""))
     by_type = {
         kind.__struct_config__.tag: dict(reference)
         for kind, reference in zip((*requests, *answers), references, strict=True)

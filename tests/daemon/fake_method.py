@@ -1,0 +1,144 @@
+"""An operation for the tests: it runs in the real worker of the real daemon and misbehaves on demand.
+
+The job's ``model`` is a query string: ``height=100&width=64&stripe=10&fault=...``. A ``gate``
+is a file it waits for, so that tests decide when something happens, not a clock.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from rest_backend.errors import CancelledError, InputError
+
+
+def device_names() -> list[str]:
+    if os.environ.get("FAKE_START") == "crash":
+        os._exit(3)
+    return os.environ.get("FAKE_DEVICES", "cpu").split(",")
+
+
+@dataclass(frozen=True)
+class SegmentRequest:
+    scene: Path
+    output: Path
+    model: str
+    memory_bytes: int | None = None
+    device: str = "auto"
+    window: tuple[int, int, int, int] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SegmentStart:
+    window: tuple[int, int, int, int]
+    rows: int
+    temporary_paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class SegmentProgress:
+    stage: str
+    rows_done: int = 0
+    rows: int = 0
+    rows_per_second: float = float("nan")
+    eta_seconds: float | None = None
+    device: str = ""
+    memory_bytes: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SegmentSummary:
+    output: str
+    device: str
+    memory_bytes: int | None
+    attempt_file: str
+    valid_pixels: int
+
+
+def class_rows(window: tuple[int, int, int, int], start: int, stop: int, noise: bool) -> np.ndarray:
+    """The rows any attempt must give: a function of the pixel alone."""
+    left, _, width, _ = window
+    row, column = np.mgrid[start:stop, left : left + width].astype(np.uint64)
+    if noise:
+        mixed = (row * np.uint64(2654435761) + column * np.uint64(40503)) * np.uint64(0x9E3779B97F4A7C15)
+        return (mixed >> np.uint64(56)).astype(np.uint8)
+    return ((row // 16 + column // 16) % 7).astype(np.uint8)
+
+
+def segment(
+    request: SegmentRequest,
+    on_progress: Callable[[Any], None],
+    on_start: Callable[[Any], None],
+    on_rows: Callable[[int, np.ndarray], None],
+    cancelled: Callable[[], bool],
+) -> SegmentSummary:
+    options = dict(parse_qsl(request.model))
+    fault = options.get("fault", "")
+    print("a library that prints to stdout", flush=True)
+    os.write(1, b"and one that writes to descriptor 1\n")
+    if fault == "input":
+        raise InputError("E_SCENE_MISSING", f"There is no file {request.scene}.")
+    marks = request.output.with_suffix(".attempts")
+    attempt = marks.stat().st_size if marks.exists() else 0
+    with marks.open("ab") as file:
+        file.write(b"x")
+    if fault == "always":
+        os.kill(os.getpid(), signal.SIGKILL)
+    window = request.window or (0, 0, int(options.get("width", 64)), int(options.get("height", 100)))
+    temporary = request.output.with_suffix(f".part{os.getpid()}")
+    temporary.write_bytes(b"rows to come")
+    try:
+        on_progress(SegmentProgress("loading", device=request.device))
+        on_start(SegmentStart(window, window[3], (temporary,)))
+        _sweep(options, attempt, window, on_progress, on_rows, cancelled)
+        on_progress(SegmentProgress("writing", window[3], window[3]))
+        temporary.replace(request.output)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return SegmentSummary(
+        str(request.output), request.device, request.memory_bytes, str(marks), window[2] * window[3]
+    )
+
+
+def _sweep(
+    options: dict[str, str],
+    attempt: int,
+    window: tuple[int, int, int, int],
+    on_progress: Callable[[Any], None],
+    on_rows: Callable[[int, np.ndarray], None],
+    cancelled: Callable[[], bool],
+) -> None:
+    top, height = window[1], window[3]
+    stripe = int(options.get("stripe2" if attempt else "stripe", options.get("stripe", "10")))
+    fault_row = int(options.get("fault_row", height // 2))
+    for start in range(0, height, stripe):
+        stop = min(start + stripe, height)
+        if stop > fault_row and start <= fault_row:
+            _misbehave(options, attempt, cancelled)
+        if cancelled() and options.get("fault") != "stubborn":
+            raise CancelledError
+        on_rows(top + start, class_rows(window, top + start, top + stop, "noise" in options))
+        on_progress(SegmentProgress("sweep", stop, height, note="no CRS" if start == 0 else ""))
+
+
+def _misbehave(options: dict[str, str], attempt: int, cancelled: Callable[[], bool]) -> None:
+    fault, gate = options.get("fault", ""), options.get("gate")
+    if fault == "raise":
+        raise ValueError("a mistake")
+    if fault == "once" and attempt == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    while gate and not Path(gate).exists() and (attempt == 0 or "gate_always" in options):
+        if cancelled() and fault != "stubborn":
+            raise CancelledError
+        time.sleep(0.01)
