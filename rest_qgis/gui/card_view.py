@@ -48,23 +48,22 @@ class CardView(QFrame):
         return self._label.text()
 
     def _html(self, model: Model) -> str:
-        bands = self.tr("%n band(s)", "", len(model.bands))
-        reads = f"{bands}: {escape(', '.join(model.bands))}"
+        count = self.tr("1 band") if len(model.bands) == 1 else self.tr("{0} bands").format(len(model.bands))
+        reads = f"<b>{count}</b> {escape(', '.join(model.bands))}"
         if model.resolution is not None:
             expected, smallest, largest = model.resolution
-            reads += "<br>" + self.tr("{0} m per pixel (copes with {1} to {2} m)").format(
+            reads += "<br>" + self.tr("<b>{0} m</b> per pixel (copes with {1} to {2} m)").format(
                 f"{expected:g}", f"{smallest:g}", f"{largest:g}"
             )
         paragraphs = [
-            f"<b>{escape(model.name)}</b>",
             reads,
             _chips(model.classes),
-            escape(_score_sentence(self, model)),
+            _score_sentence(self, model),
         ]
         if model.good_for:
             paragraphs.append(self.tr("<b>Good for</b> {0}").format(escape(_lower_first(model.good_for))))
         if model.licence:
-            paragraphs.append(self.tr("Licence: {0}").format(escape(model.licence)))
+            paragraphs.append(self.tr("<b>Licence</b> {0}").format(escape(model.licence)))
         return "".join(f'<p style="margin:0 0 5px 0">{text}</p>' for text in paragraphs if text)
 
     def _tooltip(self, model: Model) -> str:
@@ -80,8 +79,8 @@ def _score_sentence(view: CardView, model: Model) -> str:
         if entry.get("iou") is not None
     ]
     if not ious:
-        return view.tr("Not tested: the card has no score.")
-    return view.tr("IoU on its test area: {0}").format(", ".join(ious))
+        return view.tr("<b>Not tested</b>: the card has no score.")
+    return view.tr("<b>Test IoU</b> {0}").format(escape(", ".join(ious)))
 
 
 def _chips(classes: tuple[ModelClass, ...]) -> str:

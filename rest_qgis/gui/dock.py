@@ -136,6 +136,7 @@ class SegmentDock(QgsDockWidget):
         if progress.rows > 0 and progress.stage in ("sweep", "writing"):
             self.progress_bar.setRange(0, progress.rows)
             self.progress_bar.setValue(progress.rows_done)
+            self.progress_bar.setTextVisible(True)
         else:
             self.progress_bar.setRange(0, 0)
         if self.cancel_button.isEnabled():
@@ -209,6 +210,7 @@ class SegmentDock(QgsDockWidget):
         self.cancel_button.setEnabled(False)
         self.progress_bar.setRange(0, 1)
         self.progress_bar.setValue(0)
+        self.progress_bar.setTextVisible(False)
         self.status_label.setText(self.tr("Ready"))
         self.detail_label.clear()
 
@@ -279,7 +281,6 @@ class SegmentDock(QgsDockWidget):
         self.progress_bar.setObjectName("RestProgress")
         self.status_label = _wrapping_label("RestStage")
         self.detail_label = _wrapping_label("RestDetail")
-        self.detail_label.setEnabled(False)  # drawn in the palette's quiet colour
 
         column = QVBoxLayout()
         column.setContentsMargins(9, 9, 9, 9)

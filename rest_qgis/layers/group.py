@@ -20,7 +20,8 @@ def insert_in_group(project: QgsProject, layer: QgsMapLayer, scene: str) -> None
     """
     group = _group_above(project, scene)
     if project.addMapLayer(layer, False) is not None:
-        group.insertLayer(0, layer)
+        group.setExpanded(True)
+        group.insertLayer(0, layer).setExpanded(True)  # the legend is what one wants to see
 
 
 def _group_above(project: QgsProject, scene: str) -> QgsLayerTreeGroup:

@@ -135,7 +135,8 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
             if not declared:
                 raise RuntimeError(f"QGIS refused the parameter {parameter.name()}")
         for name, (title, _) in _OUTPUTS.items():
-            kind = QgsProcessingOutputString if name in (self.JOB_ID, self.DEVICE) else QgsProcessingOutputNumber
+            text = name in (self.JOB_ID, self.DEVICE)
+            kind = QgsProcessingOutputString if text else QgsProcessingOutputNumber
             declared = self.addOutput(kind(name, self.tr(title)))
             if not declared:
                 raise RuntimeError(f"QGIS refused the output {name}")

@@ -1,0 +1,213 @@
+"""The live layer: rows on the map before the job is done, and what becomes of it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rest_qgis.client
+from qgis.core import (
+    QgsLayerTree,
+    QgsLayerTreeModel,
+    QgsMapRendererParallelJob,
+    QgsMapSettings,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRasterSymbolLegendNode,
+)
+from qgis.PyQt.QtCore import QSize, Qt
+from qgis.PyQt.QtGui import QColor, QImage
+from rest_qgis.layers.live_layers import REFRESH_MILLISECONDS
+from rest_qgis.plugin import RestPlugin
+from tests.qgis.stage import (
+    CLASSES,
+    add_layer,
+    make_scene,
+    open_dock,
+    read,
+    rest_layers,
+    until,
+    wait_for_layer,
+)
+
+WIDTH, HEIGHT = 256, 1300  # taller than the model's reach, so that rows come in many blocks
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every job wait for its rows to be granted."""
+    request = functools.partial(rest_qgis.client.JobRequest, manual_credit=True)
+    monkeypatch.setattr(rest_qgis.client, "JobRequest", request)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    return make_scene(tmp_path / "scene.tif", WIDTH, HEIGHT)
+
+
+def test_refreshes_no_more_often_than_the_issue_allows() -> None:
+    assert REFRESH_MILLISECONDS >= 250
+
+
+def test_new_rows_are_shown_before_done_and_the_same_layer_gets_the_result(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
+) -> None:
+    imagery = add_layer(scene, qgis_iface)
+    dock = open_dock(plugin, qtbot)
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    job = dock._job
+    layer = wait_for_layer(qtbot)
+    identifier, vrt = layer.id(), Path(layer.source())
+    assert _drawn_rows(layer) == 0
+    assert qgis_iface.activeLayer() is imagery
+
+    repaints: list[int] = []
+    layer.repaintRequested.connect(lambda *_: repaints.append(1))
+    job.grant(2)
+    until(qtbot, lambda: len(repaints) > 0 and _drawn_rows(layer) > 1)
+    drawn = _drawn_rows(layer)
+    assert 0 < drawn < HEIGHT // 2
+    assert job.state in ("running", "queued")
+    assert job.stream.next_seq == 2
+    raw = vrt.with_suffix(".raw").read_bytes()
+    assert len(raw) == WIDTH * HEIGHT
+    assert set(raw[: drawn * WIDTH]) <= set(CLASSES)
+    assert set(raw[drawn * WIDTH :]) == {255}
+    assert dock.run_button.isEnabled() is False
+
+    job.grant(30)
+    until(qtbot, dock.run_button.isEnabled)
+    until(qtbot, lambda: layer.source().endswith(".tif"))
+    assert [other.id() for other in rest_layers()] == [identifier]
+    assert layer.isValid()
+    assert qgis_iface.activeLayer() is imagery
+    assert read(layer.source()).tobytes()[: drawn * WIDTH] == raw[: drawn * WIDTH]
+    until(qtbot, lambda: not vrt.exists() and not vrt.with_suffix(".raw").exists())
+
+
+def test_legend_is_the_cards_before_and_after(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
+) -> None:
+    add_layer(scene, qgis_iface)
+    dock = open_dock(plugin, qtbot)
+    model = dock._chosen_model()
+    card = [(entry.id, entry.name, entry.color) for entry in model.classes]
+    assert [(number, name) for number, name, _color in card] == list(CLASSES.items())
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    layer = wait_for_layer(qtbot)
+    assert _legend(layer) == card
+    assert _legend_tree(layer) == [name for _number, name, _color in card]
+    layer.setName("mine")
+    dock._job.grant(32)
+    until(qtbot, lambda: layer.source().endswith(".tif"))
+    assert _legend(layer) == card
+    assert _legend_tree(layer) == [name for _number, name, _color in card]
+    assert layer.name() == "mine"
+
+
+def test_grid_is_the_scenes(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
+) -> None:
+    imagery = add_layer(scene, qgis_iface)
+    dock = open_dock(plugin, qtbot)
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    job = dock._job
+    layer = wait_for_layer(qtbot)
+    for _ in range(2):
+        assert layer.extent() == imagery.extent()
+        assert layer.crs() == imagery.crs()
+        assert (layer.width(), layer.height()) == (WIDTH, HEIGHT)
+        job.grant(32)
+        until(qtbot, lambda: layer.source().endswith(".tif"))
+
+
+def test_group_lies_above_the_imagery(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, small_scene: Path
+) -> None:
+    """Also when the imagery was put above an earlier group."""
+    root = QgsProject.instance().layerTreeRoot()
+    root.insertGroup(0, "REST")
+    add_layer(small_scene, qgis_iface)
+    assert [node.name() for node in root.children()] == ["small scene", "REST"]
+    dock = open_dock(plugin, qtbot)
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    layer = wait_for_layer(qtbot)
+    assert [node.name() for node in root.children()] == ["REST", "small scene"]
+    assert [node.layerId() for node in root.children()[0].findLayers()] == [layer.id()]
+    until(qtbot, dock.run_button.isEnabled)
+
+
+def test_removing_the_layer_while_it_grows_does_no_harm(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
+) -> None:
+    add_layer(scene, qgis_iface)
+    dock = open_dock(plugin, qtbot)
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    layer = wait_for_layer(qtbot)
+    vrt = Path(layer.source())
+    output = Path(dock._order.output)
+    QgsProject.instance().removeMapLayer(layer.id())
+    with qtbot.captureExceptions() as exceptions:
+        dock._job.grant(32)
+        until(qtbot, dock.run_button.isEnabled)
+        until(qtbot, lambda: not vrt.exists())
+    assert exceptions == []
+    assert rest_layers() == []
+    assert output.is_file()
+
+
+def test_unload_in_mid_job_leaves_no_layer_and_no_file(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
+) -> None:
+    add_layer(scene, qgis_iface)
+    dock = open_dock(plugin, qtbot)
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    job = dock._job
+    vrt = Path(wait_for_layer(qtbot).source())
+    job.cancel()
+    plugin.unload()
+    assert rest_layers() == []
+    until(qtbot, lambda: not vrt.exists() and not vrt.with_suffix(".raw").exists())
+
+
+def _draw(layer: QgsRasterLayer) -> QImage:
+    """Draw a layer at one screen pixel a pixel, on white, as the canvas does: on other threads."""
+    settings = QgsMapSettings()
+    settings.setLayers([layer])
+    settings.setDestinationCrs(layer.crs())
+    settings.setOutputSize(QSize(layer.width(), layer.height()))
+    settings.setExtent(layer.extent())
+    settings.setBackgroundColor(QColor("white"))
+    job = QgsMapRendererParallelJob(settings)
+    job.start()
+    job.waitForFinished()
+    return job.renderedImage()
+
+
+def _drawn_rows(layer: QgsRasterLayer) -> int:
+    """Number of rows from the top that show a class in the map's colours."""
+    image = _draw(layer)
+    assert (image.width(), image.height()) == (layer.width(), layer.height())
+    colors = {entry.color.rgb() for entry in layer.renderer().classes()}
+    column = layer.width() // 4
+    for row in range(image.height()):
+        if image.pixel(column, row) not in colors:
+            return row
+    return image.height()
+
+
+def _legend(layer: QgsRasterLayer) -> list[tuple[int, str, str]]:
+    return [(entry.value, entry.label, entry.color.name()) for entry in layer.renderer().classes()]
+
+
+def _legend_tree(layer: QgsRasterLayer) -> list[str]:
+    """The entries of the layer panel below the layer; a heading such as "Band 1" has no colour."""
+    tree = QgsLayerTree()
+    node = tree.addLayer(layer)
+    model = QgsLayerTreeModel(tree)
+    entries = model.layerLegendNodes(node)
+    role = Qt.ItemDataRole.DisplayRole
+    return [str(entry.data(role)) for entry in entries if isinstance(entry, QgsRasterSymbolLegendNode)]

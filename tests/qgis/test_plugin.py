@@ -1,0 +1,115 @@
+"""The plugin comes and goes without a trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import rest_qgis
+from qgis.core import Qgis, QgsApplication
+from qgis.PyQt.QtCore import QObject, QTimer
+from qgis.PyQt.QtWidgets import QDockWidget, QToolBar, QWidget
+from rest_qgis.client import transport
+from rest_qgis.plugin import RestPlugin
+from tests.qgis.stage import flush_events, messages
+
+
+def test_class_factory_makes_the_plugin(qgis_iface: Any) -> None:
+    assert isinstance(rest_qgis.classFactory(qgis_iface), RestPlugin)
+
+
+def test_loads_and_unloads_twice_without_leftovers(engine_home: Any, qgis_iface: Any) -> None:
+    window = qgis_iface.mainWindow()
+    registry = QgsApplication.processingRegistry()
+    flush_events()
+    before = _ours(window)
+    plugin = RestPlugin(qgis_iface)
+    for _ in range(2):
+        plugin.initGui()
+        assert registry.providerById("rest") is not None
+        assert registry.algorithmById("rest:segment") is not None
+        assert len(window.findChildren(QToolBar, "RestToolbar")) == 1
+        assert len(window.findChildren(QDockWidget, "RestSegmentDock")) == 1
+        plugin.unload()
+        plugin.unload()
+        flush_events()
+        assert registry.providerById("rest") is None
+        assert _ours(window) == before
+
+
+def test_second_init_gui_changes_nothing(plugin: RestPlugin) -> None:
+    toolbar, dock = plugin.toolbar, plugin.dock
+    plugin.initGui()
+    assert plugin.toolbar is toolbar
+    assert plugin.dock is dock
+
+
+def test_processing_alone_makes_no_widget(qgis_iface: Any) -> None:
+    """As under qgis_process, where there is no interface."""
+    window = qgis_iface.mainWindow()
+    flush_events()
+    before = _ours(window)
+    plugin = RestPlugin(None)
+    plugin.initProcessing()
+    assert QgsApplication.processingRegistry().algorithmById("rest:segment") is not None
+    assert _ours(window) == before
+    plugin.unload()
+    assert QgsApplication.processingRegistry().providerById("rest") is None
+
+
+def test_every_widget_has_a_name(plugin: RestPlugin) -> None:
+    named = [plugin.toolbar, plugin.dock, plugin.toolbar.engine_button, plugin.toolbar.engine_button.menu()]
+    named += plugin.toolbar.actions()
+    named += [action for action in plugin.toolbar.engine_button.menu().actions() if not action.isSeparator()]
+    named += [
+        plugin.dock.layer_combo,
+        plugin.dock.model_combo,
+        plugin.dock.card_view,
+        plugin.dock.whole_button,
+        plugin.dock.canvas_button,
+        plugin.dock.output_widget,
+        plugin.dock.run_button,
+        plugin.dock.cancel_button,
+        plugin.dock.progress_bar,
+    ]
+    names = [thing.objectName() for thing in named]
+    assert all(name.startswith("Rest") for name in names)
+    assert len(set(names)) == len(names)
+
+
+def test_icons_are_found(plugin: RestPlugin) -> None:
+    assert not plugin.provider.icon().isNull()
+    assert not plugin.provider.algorithm("segment").icon().pixmap(24).isNull()
+    assert not plugin.toolbar.segment_action.icon().pixmap(24).isNull()
+
+
+def test_without_pyzmq_a_sentence_and_no_traceback(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "zmq", None)
+    with qtbot.captureExceptions() as exceptions:
+        plugin.toolbar.segment_action.trigger()
+        qtbot.waitUntil(lambda: bool(messages(qgis_iface, Qgis.MessageLevel.Critical)))
+    assert exceptions == []
+    assert "pyzmq" in messages(qgis_iface, Qgis.MessageLevel.Critical)[0]
+    assert "E_ZMQ_MISSING" in messages(qgis_iface, Qgis.MessageLevel.Critical)[0]
+    assert "pyzmq" in plugin.dock.card_view.text()
+
+
+def test_without_a_backend_a_sentence(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("REST_BACKEND", str(tmp_path / "nothing here"))
+    monkeypatch.setenv("REST_HOME", str(tmp_path / "home"))
+    plugin.toolbar.start_action.trigger()
+    qtbot.waitUntil(lambda: bool(messages(qgis_iface, Qgis.MessageLevel.Critical)), timeout=10_000)
+    assert "E_ENGINE_MISSING" in messages(qgis_iface, Qgis.MessageLevel.Critical)[0]
+    qtbot.waitUntil(lambda: plugin.toolbar.engine_button.text() == "Off", timeout=10_000)
+
+
+def _ours(window: QWidget) -> list[str]:
+    """Names of all living things under the main window that are the plugin's."""
+    found = [thing.objectName() for thing in window.findChildren(QObject)]
+    found += [timer.objectName() for timer in QgsApplication.instance().findChildren(QTimer)]
+    return sorted(name for name in found if name.startswith("Rest"))

@@ -1,0 +1,267 @@
+"""``rest:segment`` in the Processing framework: as a script, as the toolbox, under qgis_process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingAlgRunnerTask,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingOutputLayerDefinition,
+    QgsProject,
+    QgsRasterLayer,
+)
+from rest_qgis.plugin import RestPlugin
+from rest_qgis.processing.models import remembered_models
+from tests.qgis.stage import CLASSES, MODEL, REPOSITORY, add_layer, make_scene, read, rest_layers, until
+
+
+class Feedback(QgsProcessingFeedback):
+    """Keeps what it is told; cancels itself when a word comes."""
+
+    def __init__(self, cancel_on: str = "") -> None:
+        super().__init__(False)
+        self.infos: list[str] = []
+        self.warnings: list[str] = []
+        self.percents: list[float] = []
+        self.cancelled_at = 0.0
+        self._cancel_on = cancel_on
+        self.progressChanged.connect(self.percents.append)
+
+    def pushInfo(self, text: str) -> None:
+        self.infos.append(text)
+        if self._cancel_on and self._cancel_on in text:
+            self.cancelled_at = time.monotonic()
+            self.cancel()
+
+    def pushWarning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def run(plugin: RestPlugin, qgis_processing: None) -> Any:
+    import processing
+
+    return processing.run
+
+
+def test_runs_as_a_script(run: Any, small_scene: Path, tmp_path: Path) -> None:
+    output = tmp_path / "classes.tif"
+    feedback = Feedback()
+    results = run(
+        "rest:segment", {"INPUT": str(small_scene), "MODEL": MODEL, "OUTPUT": str(output)}, feedback=feedback
+    )
+    assert results["OUTPUT"] == str(output)
+    assert results["JOB_ID"]
+    assert results["DEVICE"].startswith("cpu") or results["DEVICE"].startswith("cuda")
+    assert results["SECONDS"] > 0
+    values = read(output)
+    assert results["VALID_PIXELS"] == np.count_nonzero(values != 255) == 300 * 700 - 40 * 50
+    assert feedback.percents[-1] == 100
+    assert feedback.percents == sorted(feedback.percents)
+    told = "\n".join(feedback.infos)
+    assert MODEL in told
+    assert "700 rows" in told
+    assert "cpu" in told or "cuda" in told
+    # A script gets files and numbers, no layers in the project.
+    assert rest_layers() == []
+
+
+def test_extent_gives_that_window(run: Any, small_scene: Path, tmp_path: Path) -> None:
+    """30 m x 30 m at 0.3 m, given in another coordinate system's digits of the same one."""
+    output = tmp_path / "part.tif"
+    extent = "523683.0,523713.0,5267172.0,5267202.0 [EPSG:26910]"
+    run("rest:segment", {"INPUT": str(small_scene), "EXTENT": extent, "OUTPUT": str(output)})
+    assert read(output).shape == (100, 100)
+    layer = QgsRasterLayer(str(output))
+    assert layer.extent().toString(3) == "523683.000,5267172.000 : 523713.000,5267202.000"
+
+
+def test_note_of_the_daemon_is_a_warning(run: Any, tmp_path: Path) -> None:
+    scene = make_scene(tmp_path / "scene.tif", 96, 96, crs=False)
+    feedback = Feedback()
+    run("rest:segment", {"INPUT": str(scene), "OUTPUT": str(tmp_path / "o.tif")}, feedback=feedback)
+    assert any("coordinate" in warning.lower() or "crs" in warning.lower() for warning in feedback.warnings)
+
+
+@pytest.mark.parametrize(
+    ("model", "code"), [("no-such-model", "no-such-model"), ("/nowhere/card.json", "/nowhere/card.json")]
+)
+def test_unknown_model_is_named(run: Any, small_scene: Path, tmp_path: Path, model: str, code: str) -> None:
+    output = tmp_path / "o.tif"
+    with pytest.raises(QgsProcessingException, match=code):
+        run("rest:segment", {"INPUT": str(small_scene), "MODEL": model, "OUTPUT": str(output)})
+    assert not output.exists()
+
+
+def test_card_by_its_path(run: Any, small_scene: Path, tmp_path: Path) -> None:
+    folder = REPOSITORY / "resources" / "models"
+    for suffix in (".json", ".safetensors"):
+        shutil.copyfile(folder / f"{MODEL}{suffix}", tmp_path / f"mine{suffix}")
+    card, output = tmp_path / "mine.json", tmp_path / "o.tif"
+    run("rest:segment", {"INPUT": str(small_scene), "MODEL": str(card), "OUTPUT": str(output)})
+    assert set(np.unique(read(output))) <= {*CLASSES, 255}
+
+
+def test_error_carries_sentence_and_code(run: Any, tmp_path: Path) -> None:
+    scene = make_scene(tmp_path / "one band.tif", 64, 64, bands=1)
+    output = tmp_path / "o.tif"
+    with pytest.raises(QgsProcessingException, match=r"band.*\(E_[A-Z_]+\)"):
+        run("rest:segment", {"INPUT": str(scene), "OUTPUT": str(output)})
+    assert not output.exists()
+
+
+def test_cancel_is_heard_within_two_seconds(run: Any, long_scene: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    feedback = Feedback(cancel_on="sweep")
+    with pytest.raises(QgsProcessingException, match="E_CANCELLED"):
+        run("rest:segment", {"INPUT": str(long_scene), "OUTPUT": str(folder / "o.tif")}, feedback=feedback)
+    assert time.monotonic() - feedback.cancelled_at < 5  # two seconds and a busy machine
+    assert list(folder.iterdir()) == []
+
+
+def test_toolbox_job_gets_the_live_layer_and_no_second_one(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, qgis_processing: None, tmp_path: Path
+) -> None:
+    """As the toolbox runs it: in a task, with "open output file" ticked."""
+    imagery = add_layer(make_scene(tmp_path / "scene.tif", 256, 1300), qgis_iface)
+    output = str(tmp_path / "classes.tif")
+    context = _context()
+    opened = QgsProcessingOutputLayerDefinition(output, QgsProject.instance())
+    sources: list[str] = []
+    results = _run_as_task(context, {"INPUT": imagery.id(), "OUTPUT": opened}, qtbot, sources)
+    assert results["OUTPUT"] == output
+    assert any(source.endswith(".vrt") for source in sources)
+    assert [layer.source() for layer in rest_layers()] == [output]
+    assert rest_layers()[0].name().startswith("scene – ")
+    assert context.layersToLoadOnCompletion() == {}
+    assert qgis_iface.activeLayer() is imagery
+
+
+def test_toolbox_job_whose_result_is_not_wanted_open(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, qgis_processing: None, tmp_path: Path
+) -> None:
+    imagery = add_layer(make_scene(tmp_path / "scene.tif", 256, 1300), qgis_iface)
+    sources: list[str] = []
+    _run_as_task(_context(), {"INPUT": imagery.id(), "OUTPUT": str(tmp_path / "o.tif")}, qtbot, sources)
+    assert any(source.endswith(".vrt") for source in sources)
+    until(qtbot, lambda: rest_layers() == [])
+
+
+def test_loaded_result_gets_name_and_legend(
+    plugin: RestPlugin, qgis_processing: None, small_scene: Path, tmp_path: Path
+) -> None:
+    """Where no live layer shows it: a script that asks for the layer."""
+    import processing
+
+    results = processing.runAndLoadResults(
+        "rest:segment", {"INPUT": str(small_scene), "OUTPUT": str(tmp_path / "o.tif")}
+    )
+    (layer,) = [
+        layer for layer in QgsProject.instance().mapLayers().values() if layer.source() == results["OUTPUT"]
+    ]
+    assert layer.name().startswith("small scene – ")
+    assert [(entry.value, entry.label) for entry in layer.renderer().classes()] == list(CLASSES.items())
+
+
+def test_algorithm_is_described(plugin: RestPlugin) -> None:
+    algorithm = QgsApplication.processingRegistry().algorithmById("rest:segment")
+    names = [parameter.name() for parameter in algorithm.parameterDefinitions()]
+    assert names == ["INPUT", "MODEL", "EXTENT", "MEMORY", "DEVICE", "OUTPUT"]
+    assert all(parameter.help() for parameter in algorithm.parameterDefinitions())
+    outputs = [output.name() for output in algorithm.outputDefinitions()]
+    assert sorted(outputs) == ["DEVICE", "JOB_ID", "OUTPUT", "SECONDS", "VALID_PIXELS"]
+    text = algorithm.shortHelpString()
+    assert all(parameter.description() in text for parameter in algorithm.parameterDefinitions())
+    assert algorithm.helpUrl().startswith("https://")
+    assert "land cover" in algorithm.tags()
+    assert algorithm.parameterDefinition("MODEL").defaultValue() == MODEL
+    assert algorithm.canExecute()[0]
+
+
+def test_toolbox_dialog_offers_models_and_takes_any_text(
+    plugin: RestPlugin, qgis_iface: Any, qgis_processing: None, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qgis_iface, "browserModel", lambda: None, raising=False)
+    from processing.gui.AlgorithmDialog import AlgorithmDialog
+
+    dialog = AlgorithmDialog(QgsApplication.processingRegistry().createAlgorithmById("rest:segment"))
+    qtbot.addWidget(dialog)
+    wrapper = dialog.mainWidget().wrappers["MODEL"]
+    combo = wrapper.widget
+    assert [combo.itemText(index) for index in range(combo.count())] == remembered_models()
+    combo.setCurrentText("/models/mine.json")
+    assert wrapper.parameterValue() == "/models/mine.json"
+
+
+def test_runs_under_qgis_process(engine_home: Path, plugin_folder: Path, tmp_path: Path) -> None:
+    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+    assert program is not None
+    home = tmp_path / "home"
+    (home / "run").mkdir(parents=True, mode=0o700)
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(home / "run"),
+        "QT_QPA_PLATFORM": "offscreen",
+        "QGIS_PLUGINPATH": str(plugin_folder),
+        # QGIS embeds the system's Python and finds pyzmq through PATH.
+        "PATH": f"{REPOSITORY / '.venv-qgis' / 'bin'}:/usr/bin:/bin",
+    }
+    environment.pop("PYTHONPATH", None)
+
+    def call(*arguments: str) -> str:
+        ended = subprocess.run(
+            [program, *arguments], env=environment, capture_output=True, text=True, timeout=200, check=False
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    call("plugins", "enable", "rest_qgis")
+    scene, output = make_scene(tmp_path / "scene.tif", 200, 150), tmp_path / "classes.tif"
+    text = call("--json", "run", "rest:segment", f"--INPUT={scene}", f"--MODEL={MODEL}", f"--OUTPUT={output}")
+    results = json.loads(text[text.index("{"):])["results"]
+    assert results["OUTPUT"] == str(output)
+    assert results["JOB_ID"]
+    assert read(output).shape == (150, 200)
+
+
+def _context() -> QgsProcessingContext:
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    context.setTransformContext(QgsProject.instance().transformContext())
+    return context
+
+
+def _run_as_task(
+    context: QgsProcessingContext, parameters: dict[str, Any], qtbot: Any, sources: list[str]
+) -> dict[str, Any]:
+    """Run in QGIS's task manager; ``sources`` collects what the project's job layers showed meanwhile."""
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("rest:segment")
+    feedback = QgsProcessingFeedback()
+    task = QgsProcessingAlgRunnerTask(algorithm, parameters, context, feedback)
+    ended: list[tuple[bool, dict[str, Any]]] = []
+    task.executed.connect(lambda fine, results: ended.append((fine, results)))
+    QgsApplication.taskManager().addTask(task)
+
+    def over() -> bool:
+        sources.extend(layer.source() for layer in rest_layers())
+        return bool(ended)
+
+    until(qtbot, over)
+    fine, results = ended[0]
+    assert fine, feedback.textLog()
+    return results
