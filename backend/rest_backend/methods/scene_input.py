@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -27,17 +28,27 @@ class SceneInput:
         card: The model's card.
         padded: Height and width in pixels the network is run at.
         seed: Of the sample the scene's statistics come from.
+        cancelled: Asked while the statistics are computed.
+
+    Attributes:
+        notes: What the user should know about the scene's values.
     """
 
     def __init__(
-        self, scene: Scene, window: Window, card: ModelCard, padded: tuple[int, int], seed: int
+        self,
+        scene: Scene,
+        window: Window,
+        card: ModelCard,
+        padded: tuple[int, int],
+        seed: int,
+        cancelled: Callable[[], bool],
     ) -> None:
         self._scene, self._window, self._padded = scene, window, padded
+        self.notes: tuple[str, ...] = ()
         scale = np.array([band.scale for band in card.bands])
-        self.valid_share = 1.0
         if card.normalisation.method == "scene":
-            statistics = band_statistics(scene, seed=seed)
-            mean, std, self.valid_share = statistics.mean, statistics.std, statistics.valid_share
+            statistics = band_statistics(scene, seed=seed, cancelled=cancelled)
+            mean, std, self.notes = statistics.mean, statistics.std, statistics.notes
         else:
             mean, std = np.array(card.normalisation.mean) / scale, np.array(card.normalisation.std) / scale
         self._mean = np.asarray(mean, dtype=np.float32).reshape(-1, 1, 1)
@@ -52,9 +63,11 @@ class SceneInput:
         result: torch.Tensor = torch.empty(shape, memory_format=torch.channels_last).zero_()
         real = min(stop, height) - start
         if real > 0:
-            values, valid = self._scene.read(row + start, real, column, width)
+            values, valid, present = self._scene.read_present(row + start, real, column, width)
             values -= self._mean
             values *= self._factor
+            if present is not None:
+                values *= present
             if not valid.all():
                 values[:, ~valid] = 0.0
             result[0, :, :real, :width] = torch.from_numpy(values)

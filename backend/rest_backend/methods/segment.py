@@ -213,6 +213,8 @@ class _Segmentation:
                 card.classes,
                 _provenance(self._request, installed, bands),
             ) as writer:
+                if self._on_start is not None:
+                    self._on_start(SegmentStart(window, window[3], tuple(writer.temporary_paths)))
                 plan, seconds = self._sweep_into(writer, scene, installed, window)
                 self._tell(stage="writing", rows_done=window[3], eta_seconds=None)
                 writer.finish()
@@ -244,7 +246,8 @@ class _Segmentation:
         model = load_model(installed, *padded)
         self._check_cancelled()
         self._tell(stage="statistics", rows=window[3])
-        source = SceneInput(scene, window, card, padded, self._request.seed)
+        source = SceneInput(scene, window, card, padded, self._request.seed, self._is_cancelled)
+        self._notes += source.notes
         self._tell(stage="planning")
         program = SceneProgram.capture(model, len(card.bands), *padded)
         plan = program.plan(
@@ -257,8 +260,6 @@ class _Segmentation:
                 "Computed on the whole scene at once, for want of a row rule: " + ", ".join(plan.fallback_ops)
             )
         self._check_cancelled()
-        if self._on_start is not None:
-            self._on_start(SegmentStart(window, window[3], tuple(writer.temporary_paths)))
         self._tell(stage="sweep", note=" ".join(self._notes))
         ids = torch.tensor([entry.id for entry in card.classes], dtype=torch.uint8, device=self._device)
 
@@ -312,8 +313,11 @@ class _Segmentation:
             )
         return limit - now - _RESERVE_BYTES
 
+    def _is_cancelled(self) -> bool:
+        return self._cancelled is not None and self._cancelled()
+
     def _check_cancelled(self) -> None:
-        if self._cancelled is not None and self._cancelled():
+        if self._is_cancelled():
             raise CancelledError
 
     def _tell_sweep(self, rows: int, share: float) -> None:

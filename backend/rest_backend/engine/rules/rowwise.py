@@ -27,7 +27,8 @@ class SameRows(RowRule):
         return result
 
 
-@row_rule("pointwise")
+# "pointwise" stands for every operation torch tags so; these are elementwise without the tag.
+@row_rule("pointwise", "aten::hardswish", "aten::log_sigmoid", "aten::rsub", "aten::to", "aten::_to_copy")
 class Pointwise(SameRows):
     """Elementwise with broadcasting: the row dimension is counted from the right.
 

@@ -1,0 +1,188 @@
+"""The command line: what it prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rest_backend.cli import main, parse_memory
+from rest_backend.errors import InputError
+from tests.rasters.makers import make_scene, ramp, write_raster
+
+VERIFY_KEYS = {
+    "encoder", "decoder", "dtype", "max_abs_diff", "logits_std", "max_rel_diff", "label_flips", "pixels",
+    "time_ratio", "memory_ratio", "phases", "fallback_ops",
+}  # fmt: skip
+SEGMENT_KEYS = {
+    "output", "seconds", "sweep_seconds", "rows_per_second", "first_rows_fraction", "peak_rss_bytes", "device",
+    "context", "fallback_ops", "valid_pixels",
+}  # fmt: skip
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+def _json(text: str) -> dict[str, Any]:
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    return dict(json.loads(text))
+
+
+def test_segment_prints_one_line_of_json(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", ramp(3, 64, 80))
+    output = tmp_path / "classes.tif"
+    code, out, err = _run(
+        capsys,
+        "segment",
+        scene,
+        "-o",
+        output,
+        "--model",
+        tiny_model,
+        "--memory",
+        "3GB",
+        "--device",
+        "cpu",
+        "--json",
+    )
+    summary = _json(out)
+    assert code == 0, err
+    assert set(summary) >= SEGMENT_KEYS
+    assert summary["output"] == str(output)
+    assert summary["valid_pixels"] == 64 * 80
+    assert 0 <= summary["first_rows_fraction"] <= 1
+    assert output.is_file()
+    assert (tmp_path / "classes.qml").is_file()
+    assert (tmp_path / "classes.tif.aux.xml").is_file()
+
+
+def test_without_json_stdout_stays_empty(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", ramp(3, 64, 80))
+    code, out, err = _run(capsys, "segment", scene, "-o", tmp_path / "c.tif", "--model", tiny_model)
+    assert (code, out) == (0, "")
+    assert "5,120 pixels" in err
+
+
+def test_verify_prints_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = _run(
+        capsys, "verify", "--encoder", "tu-resnet18", "--decoder", "unet", "--height", 65, "--width", 50,
+        "--stripe", 9, "--dtype", "float64", "--classes", 3, "--bands", 4, "--seed", 1, "--json",
+    )  # fmt: skip
+    summary = _json(out)
+    assert code == 0, err
+    assert set(summary) >= VERIFY_KEYS
+    assert summary["max_rel_diff"] <= 1e-9
+    assert summary["label_flips"] == 0
+    assert summary["fallback_ops"] == []
+    assert summary["pixels"] == 65 * 50
+    assert summary["max_rel_diff"] == pytest.approx(summary["max_abs_diff"] / summary["logits_std"])
+
+
+def test_models_lists_the_bundled_one_first(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _run(capsys, "models", "--json")
+    listed = _json(out)["models"]
+    assert code == 0
+    assert listed[0]["id"] == "kitsap-buildings"
+    assert {"id", "bands", "classes", "score", "licence"} <= set(listed[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "error"),
+    [
+        (["segment", "missing.tif", "-o", "c.tif", "--model", "tiny"], 2, "E_MODEL_UNKNOWN"),
+        (
+            ["segment", "missing.tif", "-o", "c.tif", "--model", "TINY", "--memory", "much"],
+            2,
+            "E_MEMORY_OPTION",
+        ),
+        (["segment", "missing.tif", "-o", "c.tif", "--model", "TINY"], 2, "E_SCENE_MISSING"),
+        (["segment", "SCENE", "-o", "c.tif", "--model", "TINY", "--memory", "1MB"], 4, "E_MEMORY"),
+        (["verify", "--encoder", "tu-nothing", "--decoder", "fpn"], 2, "E_ENCODER_UNKNOWN"),
+        (["verify", "--encoder", "tu-resnet18", "--decoder", "fpn", "--dtype", "int8"], 2, "E_DTYPE"),
+        (
+            ["verify", "--encoder", "tu-resnet18", "--decoder", "fpn", "--stripe", "0", "--height", "32"],
+            2,
+            "E_STRIPE",
+        ),
+        (["verify", "--encoder", "tu-resnet18", "--decoder", "fpn", "--height", "0"], 2, "E_SIZE"),
+    ],
+)
+def test_errors_have_a_code_a_sentence_and_an_exit_status(
+    arguments: list[str],
+    exit_code: int,
+    error: str,
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_raster(tmp_path / "scene.tif", ramp(3, 40, 40))
+    named = {"TINY": str(tiny_model), "SCENE": "scene.tif"}
+    code, out, err = _run(capsys, *(named.get(word, word) for word in arguments), "--json")
+    assert code == exit_code
+    assert _json(out)["error"]["code"] == error
+    assert err.startswith(f"error {error}: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene.tif"]
+
+
+def test_unknown_options_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = _run(capsys, "segment", "--nonsense")
+    assert (code, out) == (2, "")
+    assert "nonsense" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_with_3_and_leaves_nothing(
+    tmp_path: Path, tiny_model: Path, number: signal.Signals
+) -> None:
+    scene = make_scene(tmp_path / "scene.tif", 512, 60_000)
+    (tmp_path / "out").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rest_backend", "segment", str(scene), "-o", str(tmp_path / "out" / "c.tif"),
+         "--model", str(tiny_model), "--device", "cpu"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 60
+        while not list((tmp_path / "out").iterdir()):  # its temporary file shows that it runs
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 3, err
+    assert "E_CANCELLED" in err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("2GB", 2 * 10**9), ("800 mb", 8 * 10**8), ("1.5GB", 1_500_000_000), ("12345", 12345)],
+)
+def test_memory_is_decimal(text: str, amount: int) -> None:
+    assert parse_memory(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0GB", "2GiB", "2G", "1e9"])
+def test_an_unclear_amount_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="2GB"):
+        parse_memory(text)
