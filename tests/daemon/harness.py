@@ -40,7 +40,9 @@ Kind = TypeVar("Kind", bound=Message)
 class Daemon:
     """One daemon in one home; may be started again after its end."""
 
-    def __init__(self, home: Path, environment: dict[str, str] | None = None, idle_minutes: float = 30) -> None:
+    def __init__(
+        self, home: Path, environment: dict[str, str] | None = None, idle_minutes: float = 30
+    ) -> None:
         self.home = home
         self.process: subprocess.Popen[bytes] | None = None
         self._idle_minutes = idle_minutes
@@ -114,7 +116,9 @@ class Client:
         self.data = self._connect(connection, connection.data)
         self.seen: list[Message] = []
         if hello:
-            self.welcome = self.ask(Hello(protocols=(PROTOCOL, PROTOCOL), client="test", version="0"), Welcome)
+            self.welcome = self.ask(
+                Hello(protocols=(PROTOCOL, PROTOCOL), client="test", version="0"), Welcome
+            )
 
     def close(self) -> None:
         self.context.destroy(linger=0)

@@ -136,9 +136,7 @@ class Attachments:
         rows_path: Spool file of a job.
     """
 
-    def __init__(
-        self, socket: zmq.Socket[bytes], journal: Journal, rows_path: Callable[[str], Path]
-    ) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], journal: Journal, rows_path: Callable[[str], Path]) -> None:
         self._socket = socket
         self._journal = journal
         self._rows_path = rows_path

@@ -253,9 +253,7 @@ class Rows(Message, tag="rows"):
     crc32: Count
 
 
-Request = (
-    Hello | ListModels | Submit | Status | Watch | Cancel | Shutdown | Attach | Credit
-)
+Request = Hello | ListModels | Submit | Status | Watch | Cancel | Shutdown | Attach | Credit
 Answer = (
     Welcome
     | Goodbye

@@ -72,8 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return 0
-        sys.stderr.write(f"{path} differs from rest_backend/wire/messages.py; "
-                         "run: python -m rest_backend.wire.schema\n")
+        sys.stderr.write(
+            f"{path} differs from rest_backend/wire/messages.py; run: python -m rest_backend.wire.schema\n"
+        )
         return 1
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
