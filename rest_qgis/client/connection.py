@@ -140,8 +140,8 @@ def _read_private(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise _unsafe(path, f"it cannot be opened ({error.strerror})") from error
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(file.fileno())
+    try:
+        about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise _unsafe(path, "it is not a plain file")
         # On Windows the folder in the user's profile is what keeps others out.
@@ -150,7 +150,10 @@ def _read_private(path: Path) -> bytes | None:
                 raise _unsafe(path, "it belongs to another user")
             if stat.S_IMODE(about.st_mode) & 0o077:
                 raise _unsafe(path, "other users have rights on it")
-        return file.read(SIZE_LIMIT + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(SIZE_LIMIT + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _connection(path: Path, fields: dict[str, Any], pid: int, started: float) -> Connection:

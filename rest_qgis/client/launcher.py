@@ -19,7 +19,8 @@ from .connection import Connection, read_connection
 from .errors import ClientError
 
 START_SECONDS = 60.0  # for the connection file to appear; virus scanners and cold disks are slow
-LOSER_SECONDS = 3.0  # after our process ended, for one that another program started to show itself
+LOSER_SECONDS = 2.0  # after our process ended, for one that another program started to show itself
+ALREADY_RUNNING = "E_ALREADY_RUNNING"  # what the daemon says when another one uses its home
 LOG_NAME = "start.log"
 LOCK_NAME = "start.lock"
 
@@ -116,10 +117,13 @@ class Launcher:
         if self._process is None:
             self._start_unless_another_does()  # the other client may have given up
         elif self._process.poll() is not None:
-            # It may have ended because another daemon runs already: give that one time to write its file.
+            # It may have ended because another daemon runs already: give that one time to write its file,
+            # or, where it is just ending, to make room.
             self._ended = self._ended or now
             if now - self._ended > LOSER_SECONDS:
-                raise self._failure(f"it ended with code {self._process.returncode}")
+                if ALREADY_RUNNING not in _last_lines(self.home / "log" / LOG_NAME):
+                    raise self._failure(f"it ended with code {self._process.returncode}")
+                self._process, self._ended = None, None
         if now > self._deadline:
             raise self._failure(f"it did not answer within {START_SECONDS:.0f} seconds")
         return None

@@ -265,7 +265,8 @@ class Session(threading.Thread):
             self._broken = 0
             raise ClientError(
                 "E_ENGINE_LINK",
-                f"The link to the engine broke {BROKEN_LINKS} times in a row. Stop the engine and start it again.",
+                f"The link to the engine broke {BROKEN_LINKS} times in a row. Stop the engine and start it "
+                "again.",
             )
         shortest, longest = TIMING.backoff
         pause = min(longest, shortest * 2 ** (max(self._attempts, self._broken) - 1))

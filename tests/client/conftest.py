@@ -105,7 +105,13 @@ def states() -> States:
 def engine(home: Path, states: States, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A client of ``home`` that loses its patience soon."""
     quick = session.Timing(
-        hello=0.5, contact=1.0, contact_with_jobs=3.0, request=2.0, ping=0.2, unresponsive=0.6, backoff=(0.02, 0.1)
+        hello=0.5,
+        contact=1.0,
+        contact_with_jobs=3.0,
+        request=2.0,
+        ping=0.2,
+        unresponsive=0.6,
+        backoff=(0.02, 0.1),
     )
     monkeypatch.setattr(session, "TIMING", quick)
     with Engine(home, on_state=states) as made:

@@ -185,14 +185,22 @@ class Peer:
 
     def events(self, peer: bytes, job: Job) -> None:
         """Tell that the job runs and is done at once: rows may still be under way."""
-        self.say(peer, None, type="progress", job=job.name, stage="sweep", rows_done=4, rows=self.blocks * BLOCK)
+        self.say(
+            peer, None, type="progress", job=job.name, stage="sweep", rows_done=4, rows=self.blocks * BLOCK
+        )
         self.finish(peer, job)
 
     def finish(self, peer: bytes, job: Job) -> None:
         job.state = "done"
         summary = {"seconds": 1.5}
         self.say(
-            peer, None, type="done", job=job.name, seq=self.blocks, output=job.fields["output"], summary=summary
+            peer,
+            None,
+            type="done",
+            job=job.name,
+            seq=self.blocks,
+            output=job.fields["output"],
+            summary=summary,
         )
 
     def job_status(self, job: Job) -> dict[str, Any]:
@@ -261,7 +269,12 @@ class Peer:
     def _on_data(self, peer: bytes, message: dict[str, Any]) -> None:
         job = self.by_name(message["job"])
         if job is None:
-            error = {"type": "error", "request": message["request"], "code": "E_UNKNOWN_JOB", "message": "None."}
+            error = {
+                "type": "error",
+                "request": message["request"],
+                "code": "E_UNKNOWN_JOB",
+                "message": "None.",
+            }
             self.data.send_multipart([peer, b"REST1", json.dumps(error).encode()])
             return
         if message["type"] == "attach":
@@ -314,7 +327,7 @@ class BombPeer(Peer):
     """Sends a block that unpacks to far more than its window."""
 
     def block(self, job: Job, seq: int) -> tuple[dict[str, Any], bytes] | None:
-        payload = zlib.compress(bytes(64 * 1024 * 1024), 1)
+        payload = zlib.compress(bytes(16 * 1024 * 1024), 1)
         return self.header(job, seq, payload, "zlib"), payload
 
 
@@ -331,7 +344,12 @@ class OtherProtocolPeer(Peer):
 
     def on_hello(self, peer: bytes, message: dict[str, Any]) -> None:
         self.say(
-            peer, message, type="goodbye", code="E_PROTOCOL", message="I speak 2 and 3 only.", supported=[2, 3]
+            peer,
+            message,
+            type="goodbye",
+            code="E_PROTOCOL",
+            message="I speak 2 and 3 only.",
+            supported=[2, 3],
         )
 
 
@@ -391,7 +409,15 @@ class BabblingPeer(Peer):
     """Answers everything but hello with ``count`` messages that are none, then properly."""
 
     count = 10
-    nonsense = (b"", b"{", b"[]", b'{"type":"done"}', b'{"type":"done","type":"done"}', b'{"type": NaN}', b"\xff")
+    nonsense = (
+        b"",
+        b"{",
+        b"[]",
+        b'{"type":"done"}',
+        b'{"type":"done","type":"done"}',
+        b'{"type": NaN}',
+        b"\xff",
+    )
 
     def answer(self, peer: bytes, message: dict[str, Any]) -> None:
         if message["type"] != "hello":
@@ -454,7 +480,9 @@ def write_command(folder: Path, peer: str) -> Path:
     path = folder / "rest-backend"
     root = Path(__file__).resolve().parents[2]
     # Not by PYTHONPATH: the launcher takes that away, as it must.
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); from tests.client.peers import main; main({peer!r})"
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r}); from tests.client.peers import main; main({peer!r})"
+    )
     path.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
     path.chmod(0o755)
     return path

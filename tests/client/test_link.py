@@ -207,7 +207,9 @@ def test_a_silent_daemon(engine, home, request_of, states):
         assert ask(engine.models)[1].code == "E_ENGINE_SILENT"
 
 
-def test_a_daemon_that_falls_silent_is_called_unresponsive_and_may_come_back(engine, home, request_of, states):
+def test_a_daemon_that_falls_silent_is_called_unresponsive_and_may_come_back(
+    engine, home, request_of, states
+):
     with peers.FallingSilentPeer(home) as peer:
         listener, job = run(engine, request_of)
         wait_until(lambda: "submitted" in listener.events)

@@ -1,0 +1,251 @@
+"""The client and the real daemon, worker and bundled model: the whole chain on generated scenes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rest_backend", reason="the backend is not in QGIS's Python")
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+
+from rest_qgis.client import ClientError, Engine, JobRequest
+from rest_qgis.client.connection import process_start, read_connection
+from tests.client.conftest import Recorder, States, wait_until
+from tests.client.test_link import ask
+
+COMMAND = Path(sys.executable).parent / "rest-backend"
+MODEL = "kitsap-buildings"
+PATIENCE = 240.0  # seconds; the machine may be busy
+
+pytestmark = [
+    pytest.mark.skipif(not COMMAND.exists(), reason="rest-backend is not installed beside this Python"),
+    pytest.mark.timeout(600),
+]
+
+
+def make_scene(path: Path, width: int, height: int) -> Path:
+    """A scene with blocks of grey and colour, three bands, 0.3 m."""
+    random = np.random.default_rng(3)
+    coarse = random.integers(30, 220, (3, -(-height // 16), -(-width // 16)), dtype=np.uint8)
+    pixels = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "count": 3,
+        "width": width,
+        "height": height,
+        "tiled": True,
+    }
+    transform = from_origin(500_000, 5_000_000, 0.3, 0.3)
+    with rasterio.open(path, "w", crs="EPSG:26910", transform=transform, **profile) as file:
+        file.write(pixels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("scenes")
+
+
+@pytest.fixture(scope="module")
+def small(folder) -> Path:
+    """A scene of a few row blocks."""
+    return make_scene(folder / "small.tif", 320, 448)
+
+
+@pytest.fixture(scope="module")
+def tall(folder) -> Path:
+    """A scene that takes long enough to be interrupted."""
+    return make_scene(folder / "tall.tif", 256, 4096)
+
+
+@pytest.fixture(scope="module")
+def daemon_home(tmp_path_factory) -> Path:
+    """One home for all tests of this file; whatever daemon is left in it ends."""
+    home = tmp_path_factory.mktemp("rest-home")
+    yield home
+    connection = read_connection(home)
+    if connection is not None:
+        os.kill(connection.pid, signal.SIGTERM)
+        wait_until(lambda: process_start(connection.pid) is None, 60)
+
+
+@pytest.fixture
+def states() -> States:
+    return States()
+
+
+@pytest.fixture
+def engine(daemon_home, states, monkeypatch):
+    monkeypatch.delenv("REST_BACKEND", raising=False)
+    with Engine(daemon_home, COMMAND, on_state=states) as made:
+        yield made
+
+
+def request_for(scene: Path, output: Path, **fields: object) -> JobRequest:
+    return JobRequest(str(scene), MODEL, str(output), **fields)
+
+
+def check_result(listener: Recorder, output: Path, size: tuple[int, int]) -> None:
+    """The rows that came, put together, are the class map on disk: no gap, nothing twice."""
+    width, height = size
+    assembled = np.full((height, width), 254, np.uint8)
+    filled = np.zeros((height, width), bool)
+    assert [block.seq for block in listener.blocks] == list(range(len(listener.blocks)))
+    for block in listener.blocks:
+        part = np.s_[block.row : block.row + block.height, block.column : block.column + block.width]
+        assert not filled[part].any()
+        filled[part] = True
+        assembled[part] = np.frombuffer(block.values, np.uint8).reshape(block.height, block.width)
+    assert filled.all()
+    with rasterio.open(output) as file:
+        assert (file.width, file.height) == size
+        np.testing.assert_array_equal(file.read(1), assembled)
+
+
+def running(listener: Recorder) -> bool:
+    """Whether rows have come and more will."""
+    return bool(listener.blocks) and not listener.ended.is_set()
+
+
+def test_started_on_demand_and_a_scene_through_the_whole_chain(engine, daemon_home, states, small, tmp_path):
+    assert read_connection(daemon_home) is None
+    listener, output = Recorder(), tmp_path / "classes.tif"
+    done = engine.wait(engine.segment(request_for(small, output), listener), PATIENCE)
+    assert done is not None and Path(done.output) == output and done.seq == len(listener.blocks) > 0
+    check_result(listener, output, (320, 448))
+    assert [state.name for state in states.all] == ["starting", "ready"]
+    assert listener.events[0] == "submitted" and listener.events[-1] == "done"
+    assert "sweep" in [note.stage for note in listener.notes]
+    assert done.summary["fallback_ops"] == [] and done.summary["peak_rss_bytes"] > 10_000_000
+
+
+def test_models_and_status(engine, daemon_home):
+    models, error = ask(engine.models)
+    assert error is None and models[0]["id"] == MODEL
+    assert {"bands", "classes", "score", "licence"} <= set(models[0])
+    status, error = ask(engine.status)
+    assert error is None and status["pid"] == read_connection(daemon_home).pid
+
+
+def test_a_part_of_the_scene_under_credit_by_hand(engine, small, tmp_path):
+    listener, output = Recorder(), tmp_path / "classes.tif"
+    window = (32, 64, 128, 320)
+    job = engine.segment(request_for(small, output, window=window, manual_credit=True), listener)
+    wait_until(lambda: output.exists(), PATIENCE)  # computed to the end, whoever listens
+    assert listener.blocks == [] and not job.ended
+    job.grant(1)
+    wait_until(lambda: len(listener.blocks) == 1)
+    time.sleep(0.3)
+    assert len(listener.blocks) == 1
+    assert (listener.blocks[0].column, listener.blocks[0].row, listener.blocks[0].width) == (32, 64, 128)
+    while not job.ended:
+        job.grant(1)
+        time.sleep(0.02)
+    assert listener.blocks[-1].row + listener.blocks[-1].height == 64 + 320
+    values = b"".join(block.values for block in listener.blocks)
+    with rasterio.open(output) as file:
+        assert file.read(1).tobytes() == values
+
+
+def test_the_daemons_own_refusals_arrive_with_code_and_sentence(engine, small, tmp_path):
+    for request in (
+        request_for(tmp_path / "missing.tif", tmp_path / "a.tif"),
+        JobRequest(str(small), "no-such-model", str(tmp_path / "b.tif")),
+        request_for(small, tmp_path / "no" / "folder" / "c.tif"),
+    ):
+        with pytest.raises(ClientError) as raised:
+            engine.wait(engine.segment(request), PATIENCE)
+        assert raised.value.code.startswith("E_") and raised.value.code != "E_INTERNAL"
+        assert raised.value.message.endswith(".")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cancel_in_mid_job_leaves_nothing_behind(engine, daemon_home, tall, tmp_path):
+    listener = Recorder()
+    job = engine.segment(request_for(tall, tmp_path / "classes.tif"), listener)
+    wait_until(lambda: running(listener), PATIENCE)
+    job.cancel()
+    with pytest.raises(ClientError) as raised:
+        engine.wait(job, PATIENCE)
+    assert raised.value.code == "E_CANCELLED" and job.state == "cancelled"
+    assert list(tmp_path.iterdir()) == []
+    assert not (daemon_home / "spool" / job.id).exists()
+
+
+def test_a_daemon_killed_in_mid_job_is_started_again_and_the_result_is_whole(engine, states, tall, tmp_path):
+    listener, output = Recorder(), tmp_path / "classes.tif"
+    job = engine.segment(request_for(tall, output), listener)
+    wait_until(lambda: running(listener), PATIENCE)
+    killed = states.all[-1].pid
+    os.kill(killed, signal.SIGKILL)
+    assert engine.wait(job, PATIENCE) is not None
+    assert states.all[-1].name == "ready" and states.all[-1].pid != killed
+    check_result(listener, output, (256, 4096))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "classes.qml",
+        "classes.tif",
+        "classes.tif.aux.xml",
+    ]
+
+
+def test_a_stale_connection_file_leads_to_a_new_daemon(engine, daemon_home, states, small, tmp_path):
+    ask(engine.models)
+    old = read_connection(daemon_home)
+    os.kill(old.pid, signal.SIGKILL)
+    states.wait("stopped", 60)
+    assert (daemon_home / "connection.json").exists()
+    assert engine.wait(engine.segment(request_for(small, tmp_path / "classes.tif")), PATIENCE) is not None
+    assert read_connection(daemon_home).pid != old.pid
+
+
+def test_close_leaves_the_job_running_and_another_client_sees_it(engine, daemon_home, small, tmp_path):
+    output = tmp_path / "classes.tif"
+    with Engine(daemon_home, COMMAND) as first:
+        listener = Recorder()
+        job = first.segment(request_for(small, output), listener)
+        wait_until(lambda: bool(job.id), PATIENCE)
+        before = time.monotonic()
+        first.close()
+        assert time.monotonic() - before < 1.0
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        status, error = ask(engine.status)
+        assert error is None
+        mine = next(entry for entry in status["jobs"] if entry["job"] == job.id)
+        if mine["state"] == "done":
+            break
+        assert mine["state"] in ("queued", "running") and time.monotonic() < deadline
+        time.sleep(0.2)
+    assert output.exists()
+
+
+def test_shutdown_in_mid_job_says_so_and_the_job_goes_on_at_the_next_start(engine, states, tall, tmp_path):
+    listener, output = Recorder(), tmp_path / "classes.tif"
+    job = engine.segment(request_for(tall, output), listener)
+    wait_until(lambda: running(listener), PATIENCE)
+    pid = states.all[-1].pid
+    errors: list[ClientError | None] = []
+    ended = threading.Event()
+    engine.shutdown(lambda error: (errors.append(error), ended.set()))
+    assert ended.wait(60) and errors == [None]
+    assert process_start(pid) is None and read_connection(engine.home) is None
+    assert states.all[-1].name == "stopped"
+    with pytest.raises(ClientError) as raised:
+        engine.wait(job, 10)
+    assert raised.value.code == "E_ENGINE_STOPPED"
+    assert not output.exists()
+    engine.start()
+    with contextlib.suppress(ClientError):
+        wait_until(output.exists, PATIENCE)
+    assert output.exists()
