@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY=PASSIVE  # threads that wait by spinning starve the other
 heading() { printf '\n==== %s ====\n' "$*"; }
 
 heading "backend and client (.venv, $(.venv/bin/python --version))"
-.venv/bin/python -m pytest -q -rs -m "not slow" tests --ignore=tests/qgis </dev/null
+.venv/bin/python -m pytest -q -rs --durations=5 -m "not slow" tests --ignore=tests/qgis </dev/null
 backend=$?
 
 qgis=
@@ -26,7 +26,7 @@ if [ -x .venv-qgis/bin/python ] && command -v xvfb-run >/dev/null; then
     env PATH="$root/.venv-qgis/bin:/usr/bin:/bin" HOME="$scratch/home" XDG_RUNTIME_DIR="$scratch/run" \
         QGIS_PLUGINPATH="$root/build/plugin" QT_QPA_PLATFORM=xcb PYTHONDONTWRITEBYTECODE=1 \
         xvfb-run -a -s '-screen 0 1400x900x24 -dpi 96' \
-        .venv-qgis/bin/python -m pytest -q -rs -m "not slow" -o pythonpath="build/plugin ." tests/qgis </dev/null
+        .venv-qgis/bin/python -m pytest -q -rs --durations=5 -m "not slow" -o pythonpath="build/plugin ." tests/qgis </dev/null
     qgis=$?
 fi
 

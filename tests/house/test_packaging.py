@@ -43,8 +43,8 @@ def test_plugin_folder_is_complete(plugin: Path) -> None:
     files = _files(plugin)
     assert {"__init__.py", "plugin.py", "metadata.txt", "LICENSE", "icons/rest.png"} <= files
     assert {"client/__init__.py", "client/messages.schema.json", "processing/provider.py"} <= files
-    sources = {path.name for path in (REPOSITORY / "resources" / "styles").iterdir() if path.is_file()}
-    assert {f"styles/{name}" for name in sources} <= files
+    icons = {path.name for path in (REPOSITORY / "resources" / "icons").iterdir()}
+    assert {f"icons/{name}" for name in icons} <= files
     assert (plugin / "LICENSE").read_bytes() == (REPOSITORY / "LICENSE").read_bytes()
 
 
