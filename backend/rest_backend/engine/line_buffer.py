@@ -39,6 +39,10 @@ class LineBuffer:
             raise IndexError(f"rows {low} to {high} are not held")
         return self._rows.narrow(self._dim, low - self._first, high - low)
 
+    def holds_only(self, low: int, high: int) -> bool:
+        """Whether the tensor holds rows ``[low, high)`` and no other."""
+        return self._rows is not None and self._first == low and low + self._rows.shape[self._dim] == high
+
     def drop(self, low: int) -> None:
         """Forget the rows before ``low``; memory is freed once at least half of the buffer is forgotten."""
         self._low = low

@@ -47,6 +47,11 @@ class Plan:
         """Most bytes of tensors held in memory at once."""
         return self.weights_bytes + self.stripe_bytes + (0 if self.spill_folder else self.stored_bytes)
 
+    @property
+    def stripe_count(self) -> int:
+        """Stripes of all phases, those that drain included."""
+        return sum(len(phase.stripes) for phase in self.phases)
+
     def __str__(self) -> str:
         bands, height, width = self.scene_shape
         where = f"mapped files in {self.spill_folder}" if self.spill_folder else "memory"

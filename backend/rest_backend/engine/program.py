@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from rest_backend.engine.capture import capture_graph
+from rest_backend.engine.fuse import fuse_batch_norms
 from rest_backend.engine.layout import SceneLayout, lay_out
 from rest_backend.engine.plan import Plan, make_plan
 from rest_backend.engine.sweep import OnStripe, ReadRows, Sweep, WriteRows
@@ -34,12 +35,14 @@ class SceneProgram:
             width: Scene columns in pixels, likewise.
 
         Returns:
-            The program. It shares the model's parameters.
+            The program. It shares the model's parameters, but for those fused.
 
         Raises:
             InputError: ``E_CAPTURE`` when the network cannot be captured.
         """
-        return cls(lay_out(capture_graph(model, bands, height, width)))
+        graph = capture_graph(model, bands, height, width)
+        fuse_batch_norms(graph)
+        return cls(lay_out(graph))
 
     def plan(
         self,
@@ -83,7 +86,7 @@ class SceneProgram:
             write_rows: ``write_rows(start, logits)`` takes finished rows
                 ``(1, classes, rows, width)``, from the top, in order, without gap.
             plan: From :meth:`plan`; None plans without a limit on the CPU.
-            on_stripe: ``on_stripe(phase, rows_read, phases)`` after each stripe; an
+            on_stripe: ``on_stripe(done, stripes)`` after each stripe of each phase; an
                 exception it raises ends the run.
         """
         plan = plan or self.plan()

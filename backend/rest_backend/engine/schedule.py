@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from rest_backend.engine.layout import Phase, SceneLayout, item_inputs, item_name
 from rest_backend.engine.rules import Reduction, RowRule
 
+_CATCH_UP = 2  # rows an item may gain on the stripes while the scene is drained
+
 
 @dataclass(frozen=True)
 class Step:
@@ -34,6 +36,10 @@ class Step:
 @dataclass
 class PhaseSchedule:
     """All steps of a phase.
+
+    When the last scene rows have arrived, the rows still under way are drained at
+    the pace of the stripes, so that the end of a scene needs no more memory than
+    its middle.
 
     Attributes:
         stripes: Per stripe, the scene rows that have arrived when it ends.
@@ -81,19 +87,27 @@ class _DryRun:
 
     def run(self) -> PhaseSchedule:
         result = PhaseSchedule()
-        for end in _stripe_ends(self._scene_rows, self._stripe):
+        end = 0
+        while end < self._scene_rows or not self._finished():
+            end = min(end + self._stripe, self._scene_rows)
             self._arrive(end)
-            steps = [
-                step for index in range(len(self._phase.items)) if (step := self._advance(index, result))
-            ]
+            steps = [self._advance(index, result) for index in range(len(self._phase.items))]
             result.stripes.append(end)
-            result.steps.append(steps)
+            result.steps.append([step for step in steps if step is not None])
         last = len(self._phase.items) - 1
         result.first_output_stripe = next(
             (number for number, steps in enumerate(result.steps) if any(step.item == last for step in steps)),
             0,
         )
         return result
+
+    def _finished(self) -> bool:
+        """Whether every item has computed, or been fed, all of its rows."""
+        ends = (
+            self._layout.rows[item.input].rows if isinstance(item, Reduction) else item.layout.rows
+            for item in self._phase.items
+        )
+        return all(done == end for done, end in zip(self._done, ends, strict=True))
 
     def _arrive(self, end: int) -> None:
         """Rows of the scene and of stored tensors that this stripe may read."""
@@ -152,9 +166,10 @@ class _DryRun:
         def possible(stop: int) -> bool:
             return all(high <= rows for (_, high), rows in zip(item.source(start, stop), have, strict=True))
 
-        if have == whole:
-            return item.layout.rows
-        return furthest(possible, start, item.layout.rows, self._pace[index])
+        rows = item.layout.rows
+        pace = -(-rows * self._stripe // self._scene_rows) + _CATCH_UP
+        limit = min(rows, start + pace) if have == whole else rows
+        return furthest(possible, start, limit, self._pace[index])
 
     def _grow(self, name: str, rows: int) -> None:
         self._have[name] = self._have.get(name, 0) + rows
@@ -189,7 +204,3 @@ def furthest(possible: Callable[[int], bool], start: int, limit: int, pace: int)
         middle = (low + high) // 2
         low, high = (middle, high) if possible(middle) else (low, middle)
     return low
-
-
-def _stripe_ends(rows: int, stripe: int) -> list[int]:
-    return [*range(stripe, rows, stripe), rows]

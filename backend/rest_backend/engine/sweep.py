@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from rest_backend.engine.in_place import in_place_items
 from rest_backend.engine.layout import Phase, SceneLayout, item_name
 from rest_backend.engine.line_buffer import LineBuffer
 from rest_backend.engine.plan import Plan
@@ -20,7 +21,7 @@ from rest_backend.engine.stored import StoredTensor
 
 ReadRows = Callable[[int, int], torch.Tensor]
 WriteRows = Callable[[int, torch.Tensor], None]
-OnStripe = Callable[[int, int, int], None]
+OnStripe = Callable[[int, int], None]
 
 
 class Sweep:
@@ -32,7 +33,7 @@ class Sweep:
         constants: Parameters and constants on the plan's device.
         read_rows: ``read_rows(start, stop)`` gives scene rows ``(1, bands, stop - start, width)``.
         write_rows: ``write_rows(start, logits)`` takes ``(1, classes, rows, width)``, in order.
-        on_stripe: ``on_stripe(phase, rows_read, phases)`` after each stripe; may raise to stop.
+        on_stripe: ``on_stripe(done, stripes)`` after each stripe of each phase; may raise to stop.
     """
 
     def __init__(
@@ -51,16 +52,16 @@ class Sweep:
         self._buffers: dict[str, LineBuffer] = {}
         self._states: dict[str, Any] = {}
         self._storing: set[str] = set()
+        self._in_place = in_place_items(layout)
+        self._stripes_done = 0
 
     def run(self) -> None:
         """Run all phases."""
         with torch.inference_mode():
-            for number, (phase, schedule) in enumerate(
-                zip(self._layout.phases, self._plan.phases, strict=True)
-            ):
-                self._run_phase(number, phase, schedule)
+            for phase, schedule in zip(self._layout.phases, self._plan.phases, strict=True):
+                self._run_phase(phase, schedule)
 
-    def _run_phase(self, number: int, phase: Phase, schedule: PhaseSchedule) -> None:
+    def _run_phase(self, phase: Phase, schedule: PhaseSchedule) -> None:
         for operation in phase.whole:
             args, kwargs = operation.resolve(self._whole_value)
             self._whole[operation.name] = operation.target(*args, **kwargs)
@@ -69,13 +70,14 @@ class Sweep:
         read = scene in self._buffers or scene in self._storing
         arrived = 0
         for end, steps in zip(schedule.stripes, schedule.steps, strict=True):
-            if read:
+            if read and end > arrived:
                 self._produce(scene, arrived, self._scene(arrived, end))
             arrived = end
             for step in steps:
                 self._run_step(phase.items[step.item], step)
+            self._stripes_done += 1
             if self._on_stripe is not None:
-                self._on_stripe(number, end, len(self._plan.phases))
+                self._on_stripe(self._stripes_done, self._plan.stripe_count)
         self._close(phase)
 
     def _prepare(self, phase: Phase) -> None:
@@ -119,8 +121,14 @@ class Sweep:
             def operand(name: str) -> Any:
                 return self._rows(name, *source[name]) if name in source else self._whole_value(name)
 
+            name = item_name(item)
             args, kwargs = item.operation.resolve(operand)
-            self._produce(item_name(item), step.start, item.compute(step.start, step.stop, args, kwargs))
+            overwrite = self._in_place.get(name)
+            if overwrite is not None and self._buffers[item.inputs[0]].holds_only(*source[item.inputs[0]]):
+                rows = overwrite(*args, **kwargs)
+            else:
+                rows = item.compute(step.start, step.stop, args, kwargs)
+            self._produce(name, step.start, rows)
         for name, low in step.drop:
             self._buffers[name].drop(low)
 

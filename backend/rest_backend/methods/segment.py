@@ -266,9 +266,9 @@ class _Segmentation:
         def hand_out(start: int, logits: torch.Tensor) -> None:
             self._hand_out(writer, source, window, start, ids[logits.argmax(1)[0]].cpu().numpy())
 
-        def after_stripe(phase: int, read: int, phases: int) -> None:
+        def after_stripe(done: int, stripes: int) -> None:
             self._check_cancelled()
-            self._tell_sweep(window[3], (phase + read / padded[0]) / phases)
+            self._tell_sweep(window[3], done / stripes)
 
         self._sweep_start = time.perf_counter()
         program.run(source.read_rows, hand_out, plan, after_stripe)

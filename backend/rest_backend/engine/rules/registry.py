@@ -49,7 +49,10 @@ class RowRule(ABC):
         operation: The operation, with whole-scene shapes.
         layout: Where the rows of its output are.
         inputs: Operands read by rows; all others arrive whole.
+        fresh: Whether its result is memory of its own, not a view of an operand.
     """
+
+    fresh: bool = True
 
     def __init__(self, operation: Operation, layout: Layout, inputs: tuple[str, ...]) -> None:
         self.operation = operation

@@ -16,6 +16,8 @@ from rest_backend.engine.rules.rowwise import SameRows, first_operand_only
 class MovedDimensions(SameRows):
     """Permutations and dimensions of size 1 put in or taken out: the row dimension is mapped."""
 
+    fresh = False
+
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> MovedDimensions | None:  # noqa: D102
         layout = first_operand_only(operation, layouts)
@@ -39,6 +41,8 @@ class MovedDimensions(SameRows):
 @row_rule("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::flatten")
 class KeptRows(SameRows):
     """Views that leave the row dimension as it is: same size, same product of the sizes before it."""
+
+    fresh = False
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> KeptRows | None:  # noqa: D102
@@ -98,6 +102,8 @@ class Collapsed(SameRows):
 @row_rule("aten::slice", "aten::select", "aten::narrow")
 class OtherDimension(SameRows):
     """Slices along a dimension that is not the rows."""
+
+    fresh = False
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> OtherDimension | None:  # noqa: D102

@@ -6,6 +6,7 @@ the row dimension is constrained: it must not be contracted or normalised over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class Pointwise(SameRows):
     ) -> None:
         super().__init__(operation, layout, inputs)
         self._tall = tall
+        self.fresh = operation.kind != "aten::to"  # which may return its operand
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> Pointwise | None:  # noqa: D102
@@ -60,6 +62,16 @@ class Pointwise(SameRows):
             and layouts.shapes[name][-from_right] != 1
         ]
         return cls(operation, layout, inputs, tuple(tall))
+
+    def overwrite(self) -> Callable[..., torch.Tensor] | None:
+        """The same operation writing into its first operand, where torch has one."""
+        first = self.operation.args[0] if self.operation.args else None
+        if not isinstance(first, Ref) or first.name not in self.inputs or self._tall:
+            return None
+        packet = getattr(torch.ops.aten, self.operation.kind.removeprefix("aten::") + "_", None)
+        name = getattr(self.operation.target, "_overloadname", "")
+        overload: Callable[..., torch.Tensor] | None = getattr(packet, name, None)
+        return overload
 
     def compute(  # noqa: D102
         self, start: int, stop: int, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -126,6 +138,8 @@ class AlongOneDimension(SameRows):
 )
 class Identity(SameRows):
     """Copies and aliases: the rows themselves; nothing is copied."""
+
+    fresh = False
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> Identity | None:  # noqa: D102
