@@ -70,7 +70,9 @@ def class_rows(window: tuple[int, int, int, int], start: int, stop: int, noise: 
     left, _, width, _ = window
     row, column = np.mgrid[start:stop, left : left + width].astype(np.uint64)
     if noise:
-        mixed = (row * np.uint64(2654435761) + column * np.uint64(40503)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = row * np.uint64(1 << 32) + column
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
         return (mixed >> np.uint64(56)).astype(np.uint8)
     return ((row // 16 + column // 16) % 7).astype(np.uint8)
 

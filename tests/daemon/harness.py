@@ -144,7 +144,7 @@ class Client:
             if isinstance(message, kind) and fits(message):
                 return message
             self.seen.append(message)
-        raise AssertionError(f"no {kind.__name__} came; there were {self.seen}")
+        raise AssertionError(f"no {kind.__name__} came; there were {self.seen[-20:]}")
 
     def submit(self, job: SegmentJob, key: str = "key") -> str:
         return self.ask(Submit(key=key, job=job), Submitted).job
@@ -162,7 +162,8 @@ class Client:
         return frames.decode_answer(self.data.recv_multipart())
 
     def rows(self, job: str, upto: int, seq: int = 0, credit: int = 1) -> Iterator[tuple[Rows, bytes]]:
-        """Rows ``seq`` to ``upto``, one credit given for each that came."""
+        """Rows ``seq`` to ``upto``, one credit given for each that came, none more than needed."""
+        credit = min(credit, upto - seq)
         self.attach(job, credit, seq)
         for expected in range(seq, upto):
             received = self.data_message()
@@ -171,7 +172,8 @@ class Client:
             assert isinstance(message, Rows), message
             assert (message.job, message.seq) == (job, expected)
             yield message, frames.unpack_rows(message, payload)
-            self.credit(job)
+            if expected + credit < upto:
+                self.credit(job)
 
     @staticmethod
     def keys(socket: zmq.Socket[bytes], connection: Connection) -> None:

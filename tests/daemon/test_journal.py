@@ -56,7 +56,8 @@ def test_a_job_is_on_disk_when_submit_returns(tmp_path: Path) -> None:
         "from rest_backend.wire.messages import SegmentJob\n"
         "journal = Journal(Path(sys.argv[1]))\n"
         "for number in range(20):\n"
-        "    print(journal.submit(str(number), SegmentJob(scene='/s', model='m', output='/o')).id, flush=True)\n"
+        "    job = SegmentJob(scene='/s', model='m', output='/o')\n"
+        "    print(journal.submit(str(number), job).id, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     path = tmp_path / "journal.sqlite"

@@ -88,9 +88,7 @@ class Broker:
         try:
             self._control = self._bind()
             self._data = self._bind()
-            self._monitor = self._control.get_monitor_socket(
-                zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-            )
+            self._monitor = self._control.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
             self._supervisor = Supervisor(self._context, self._home.folder, self._home.log)
             self._sessions = ControlSessions(self._control)
             self._jobs = Jobs(self._journal, self._supervisor, self._home, self._emit, self._rows_ready)
@@ -106,6 +104,10 @@ class Broker:
     ) -> None:
         self._sessions.broadcast(Goodbye(code="E_SHUTDOWN", message="The engine ends."))
         self._jobs.wind_down()
+        for _ in range(20):  # a client that was slow to read still gets its goodbye, one that hangs does not
+            if self._sessions.flush():
+                break
+            time.sleep(0.02)
         self._close()
 
     @property
@@ -173,7 +175,8 @@ class Broker:
             else:
                 self._on_data(peer, message)
         except RestError as error:
-            self._tell(control, peer, _error(error, message.request, getattr(message, "job", "")))
+            named = "" if isinstance(message, Submit) else getattr(message, "job", "")
+            self._tell(control, peer, _error(error, message.request, named))
         except Exception:  # noqa: BLE001 - the boundary: one request must not end the daemon
             _log.exception("request failed")
             sentence = f"The engine made a mistake; its log is {self._home.log / 'daemon.log'}."
@@ -275,12 +278,12 @@ class Broker:
         )
 
     def _cancel(self, peer: bytes, message: Cancel) -> None:
-        record = self._jobs.find(message.job)
+        record = self._jobs.note_cancel(message.job)
         self._sessions.watch(peer, record.id)
-        # The answer comes before the event, also when the job ends at once.
+        # The wish is journaled; its answer comes before the event, also when the job ends at once.
         self._answer_status(peer, message, record)
         if record.state in ("queued", "running"):
-            self._jobs.cancel(record.id)
+            self._jobs.cancel(record)
         else:
             self._catch_up(peer, record)
 
@@ -336,7 +339,7 @@ class Broker:
     def _count_clients(self) -> None:
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)
-            if event["event"] & zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            if event["event"] & zmq.EVENT_ACCEPTED:  # strangers too, for the 3 s of a handshake
                 self._connected.add(int(event["value"]))
             else:
                 self._connected.discard(int(event["value"]))

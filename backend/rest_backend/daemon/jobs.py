@@ -86,23 +86,24 @@ class Jobs:
             self._schedule_needed = True
         return record
 
-    def cancel(self, job: str) -> JobRecord:
-        """Begin to end a job; a queued one ends at once.
+    def note_cancel(self, job: str) -> JobRecord:
+        """Journal that a job shall end; one that ended already stays as it is.
 
         Raises:
             InputError: ``E_UNKNOWN_JOB``.
         """
-        record = self.find(job)
-        if record.state not in ("queued", "running"):
-            return record
-        self._journal.ask_cancel(job)
-        worker = self._worker_of(job)
-        if worker is None:
-            return self._end_cancelled(record)
-        if job not in self._cancel_at:
-            self._cancel_at[job] = time.monotonic() + CANCEL_SECONDS
-            worker.send(link.Stop(id=job))
+        if self.find(job).state in ("queued", "running"):
+            self._journal.ask_cancel(job)
         return self.find(job)
+
+    def cancel(self, record: JobRecord) -> None:
+        """Begin to end an unfinished job; a queued one ends at once."""
+        worker = self._worker_of(record.id)
+        if worker is None:
+            self._end_cancelled(record)
+        elif record.id not in self._cancel_at:
+            self._cancel_at[record.id] = time.monotonic() + CANCEL_SECONDS
+            worker.send(link.Stop(id=record.id))
 
     def find(self, job: str) -> JobRecord:
         """A job of the journal.
@@ -277,12 +278,11 @@ class Jobs:
             Progress(job=record.id, stage="queued", rows_done=record.rows_done, rows=record.rows, note=note)
         )
 
-    def _end_cancelled(self, record: JobRecord) -> JobRecord:
+    def _end_cancelled(self, record: JobRecord) -> None:
         self._remove_files(record)
         record = self._journal.cancelled(record.id)
         _log.info("job %s is cancelled", record.id)
         self._emit(record.id, Failed(job=record.id, code=record.code, message=record.message))
-        return record
 
     def _fail(self, record: JobRecord, code: str, message: str) -> None:
         self._remove_files(record)

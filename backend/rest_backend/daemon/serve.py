@@ -24,7 +24,7 @@ from rest_backend.daemon.lock import DaemonLock
 from rest_backend.errors import RestError
 from rest_backend.wire.messages import PROTOCOL
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("rest_backend.daemon.serve")  # also when run as a module
 
 LOG_BYTES = 5 * 1024 * 1024
 LOG_FILES = 4

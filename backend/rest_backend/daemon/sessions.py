@@ -70,13 +70,14 @@ class ControlSessions:
         if session.backlog or not self._try(peer, encoded):
             self._keep(peer, session, message, encoded)
 
-    def flush(self) -> None:
-        """Send what waits for slow clients."""
+    def flush(self) -> bool:
+        """Send what waits for slow clients; True when nothing waits any more."""
         for peer, session in list(self._sessions.items()):
             while session.backlog and self._try(peer, session.backlog[0]):
                 session.backlog.popleft()
                 if peer not in self._sessions:
                     break
+        return not any(session.backlog for session in self._sessions.values())
 
     def clear(self) -> None:
         """Nobody is connected any more."""
