@@ -53,7 +53,7 @@ def score(model: InstalledModel, scenes: Path) -> Score:
     confusion = [[int(((labelled == row) & (block == column)).sum()) for column in (0, 1)] for row in (0, 1)]
     return Score(
         data="South-east quarter of the sample scene (384 m x 384 m), set apart from training by "
-        "a band of 38 m; scored once, on the shipped JPEG-compressed scene.",
+        "a band of 38 m, on the shipped JPEG-compressed scene. No choice in the training was made by it.",
         scene=SCENE,
         window=tuple(int(part) for part in kitsap.TEST.flatten()),
         labels=LABELS,
