@@ -96,16 +96,16 @@ def read_connection(home: Path) -> Connection | None:
         return None
     # Only a daemon that runs can be of the wrong version; a stale file is of no interest.
     if fields.get("format") != FORMAT or _field(path, fields, "protocol", int) < PROTOCOL:
-        raise version_error(str(fields.get("version", "unknown")), home)
+        raise version_error(str(fields.get("version", "unknown"))[:64], pid, home)
     return _connection(path, fields, pid, started)
 
 
-def version_error(version: str, home: Path) -> ClientError:
+def version_error(version: str, pid: int, home: Path) -> ClientError:
     """The error for a daemon that this client cannot speak with."""
     return ClientError(
         "E_ENGINE_VERSION",
         f"The engine that runs in {home} has version {version} and does not speak protocol {PROTOCOL} of "
-        "this plugin. Stop it, then update the engine and the plugin to the same release.",
+        f"this plugin. End its process ({pid}), then update the engine and the plugin to the same release.",
     )
 
 

@@ -166,6 +166,10 @@ class Engine:
             if not self._running:
                 self._running = True
                 self._session.start()
+            elif not self._session.is_alive():
+                raise ClientError(
+                    "E_CLIENT_CLOSED", "The link to the engine ended by a mistake; restart QGIS."
+                )
             self._session.post(command)
 
     def _post_quietly(self, command: Callable[[], None]) -> None:

@@ -120,6 +120,7 @@ class Session(threading.Thread):
         self._until = 0.0  # end of the phase's time limit
         self._contact = 0.0  # when all is given up, while there is no link
         self._heard = 0.0
+        self._look = 0.0
         self._attempts = 0  # since the last welcome
         self._broken = 0  # links in a row that broke soon
         self._welcomed = 0.0
@@ -281,8 +282,9 @@ class Session(threading.Thread):
                 _answer(request, None, late)
         self.jobs.tick(now)
         silence = now - self._heard
-        if not self._busy() or silence < TIMING.ping:
+        if not self._busy() or silence < TIMING.ping or now < self._look:
             return
+        self._look = now + TIMING.ping  # looking at a process is not cheap on every system
         if not self._ping:
             self._ping = self._send("control", "status")
             self._until = now + TIMING.contact_with_jobs
@@ -356,7 +358,7 @@ class Session(threading.Thread):
 
     def _on_welcome(self, message: dict[str, Any]) -> None:
         if message["protocol"] != PROTOCOL:
-            raise version_error(message["version"], self.home)
+            raise version_error(message["version"], self._last.pid if self._last else 0, self.home)
         self._launcher.end()
         self._wanted = False
         self._phase = "ready"
@@ -371,7 +373,8 @@ class Session(threading.Thread):
     def _on_goodbye(self, message: dict[str, Any]) -> None:
         lowest, highest = message.get("supported", (PROTOCOL, PROTOCOL))
         if not lowest <= PROTOCOL <= highest:
-            raise version_error(self._last.version if self._last else "unknown", self.home)
+            version, pid = (self._last.version, self._last.pid) if self._last else ("unknown", 0)
+            raise version_error(version, pid, self.home)
         if self._phase == "greeting":
             self._retry(f"it says: {message['message']}")  # it is just ending; the next one will answer
         else:

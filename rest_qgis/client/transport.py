@@ -84,6 +84,9 @@ class Link:
         transport: Whose context to use.
         connection: Endpoints and keys.
 
+    Raises:
+        ClientError: ``E_ENGINE_LINK``: the system gives no more sockets.
+
     Attributes:
         connection: The same.
         sockets: All sockets to wait for.
@@ -96,13 +99,14 @@ class Link:
         self._full = False
         self._sockets: dict[str, Any] = {}
         self._monitors: list[Any] = []
-        for channel, endpoint in (("control", connection.control), ("data", connection.data)):
-            limit = PAYLOAD_LIMIT if channel == "data" else HEADER_LIMIT
-            socket = _dealer(transport.context, connection, limit)
-            events = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            self._monitors.append(socket.get_monitor_socket(events))
-            socket.connect(endpoint)
-            self._sockets[channel] = socket
+        try:
+            self._open(transport, "control", connection.control, HEADER_LIMIT)
+            self._open(transport, "data", connection.data, PAYLOAD_LIMIT)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ClientError(
+                "E_ENGINE_LINK", f"The link to the engine cannot be opened: {error}."
+            ) from error
         self.sockets = [*self._sockets.values(), *self._monitors]
 
     def send(self, channel: str, frames: list[bytes]) -> None:
@@ -140,6 +144,12 @@ class Link:
             socket.close(0)
         for monitor in self._monitors:
             monitor.close(0)
+
+    def _open(self, transport: Transport, channel: str, endpoint: str, limit: int) -> None:
+        socket = self._sockets[channel] = _dealer(transport.context, self.connection, limit)
+        events = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        self._monitors.append(socket.get_monitor_socket(events))
+        socket.connect(endpoint)
 
 
 def _dealer(context: Any, connection: Connection, limit: int) -> Any:

@@ -12,7 +12,7 @@ import pytest
 
 from rest_qgis.client import ClientError
 from rest_qgis.client.connection import process_start, read_connection
-from tests.client.peers import write_connection
+from tests.client.honest_peer import write_connection
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"  # pragma: allowlist secret - the published example key
 

@@ -66,7 +66,7 @@ def small(folder) -> Path:
 @pytest.fixture(scope="module")
 def tall(folder) -> Path:
     """A scene that takes long enough to be interrupted."""
-    return make_scene(folder / "tall.tif", 256, 4096)
+    return make_scene(folder / "tall.tif", 256, 3072)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_a_daemon_killed_in_mid_job_is_started_again_and_the_result_is_whole(eng
     os.kill(killed, signal.SIGKILL)
     assert engine.wait(job, PATIENCE) is not None
     assert states.all[-1].name == "ready" and states.all[-1].pid != killed
-    check_result(listener, output, (256, 4096))
+    check_result(listener, output, (256, 3072))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "classes.qml",
         "classes.tif",
