@@ -240,6 +240,8 @@ class Supervisor:
                 cwd=self._home,
                 env=os.environ | {"REST_HOME": str(self._home)},
                 start_new_session=True,
+                # A daemon without console would make Windows open a window for each worker.
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         finally:
             os.close(descriptor)
