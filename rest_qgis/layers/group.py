@@ -20,8 +20,11 @@ def insert_in_group(project: QgsProject, layer: QgsMapLayer, scene: str) -> None
     """
     group = _group_above(project, scene)
     if project.addMapLayer(layer, False) is not None:
-        group.setExpanded(True)
-        group.insertLayer(0, layer).setExpanded(True)  # the legend is what one wants to see
+        node = group.insertLayer(0, layer)
+        for shown in (node, group):  # the legend is what one wants to see
+            # Tree views take note of a change only, and of none while a group is empty.
+            shown.setExpanded(False)
+            shown.setExpanded(True)
 
 
 def _group_above(project: QgsProject, scene: str) -> QgsLayerTreeGroup:

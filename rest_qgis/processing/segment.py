@@ -145,7 +145,8 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         """Say whether the link to the engine can work in this QGIS at all."""
         if find_spec("zmq") is None:
             return False, self.tr(
-                "QGIS's Python has no pyzmq. Install it (Debian and Ubuntu: python3-zmq) and start QGIS again."
+                "QGIS's Python has no pyzmq. Install it (Debian and Ubuntu: python3-zmq) and start QGIS "
+                "again."
             )
         return True, ""
 

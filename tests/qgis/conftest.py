@@ -6,16 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rest_qgis.client import Engine
 from rest_qgis.plugin import RestPlugin
-from tests.qgis.stage import REPOSITORY, flush_events, make_scene
+from tests.qgis.stage import REPOSITORY, end_engine, flush_events, make_scene
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +26,7 @@ def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not os.environ.get("REST_BACKEND"):
         os.environ["REST_BACKEND"] = str(REPOSITORY / ".venv" / "bin" / "rest-backend")
     yield home
-    ended = threading.Event()
-    with Engine(home=home) as engine:
-        engine.shutdown(lambda _error: ended.set())
-        assert ended.wait(30), "the daemon did not end"
+    end_engine(home)
     for name, value in kept.items():
         if value is None:
             os.environ.pop(name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from osgeo import gdal, osr
 
 from qgis.core import Qgis, QgsProject, QgsRasterLayer
 from qgis.PyQt.QtCore import QCoreApplication, QEvent
+from rest_qgis.client import Engine
 from rest_qgis.plugin import RestPlugin
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -38,6 +40,16 @@ def make_scene(path: Path, width: int, height: int, bands: int = 3, crs: bool = 
         band.SetNoDataValue(0)
     scene.FlushCache()
     return path
+
+
+def end_engine(home: Path) -> None:
+    """End the daemon of a home; none may be left behind."""
+    errors: list[Any] = []
+    ended = threading.Event()
+    with Engine(home=home) as engine:
+        engine.shutdown(lambda error: (errors.append(error), ended.set()))
+        assert ended.wait(30), "the daemon did not answer"
+    assert errors == [None]
 
 
 def add_layer(path: Path, interface: Any) -> QgsRasterLayer:

@@ -25,7 +25,17 @@ from qgis.core import (
 )
 from rest_qgis.plugin import RestPlugin
 from rest_qgis.processing.models import remembered_models
-from tests.qgis.stage import CLASSES, MODEL, REPOSITORY, add_layer, make_scene, read, rest_layers, until
+from tests.qgis.stage import (
+    CLASSES,
+    MODEL,
+    REPOSITORY,
+    add_layer,
+    end_engine,
+    make_scene,
+    read,
+    rest_layers,
+    until,
+)
 
 
 class Feedback(QgsProcessingFeedback):
@@ -208,20 +218,23 @@ def test_toolbox_dialog_offers_models_and_takes_any_text(
 
 
 def test_runs_under_qgis_process(engine_home: Path, plugin_folder: Path, tmp_path: Path) -> None:
+    """With no daemon running: it is started, and does not hold the caller's pipes open."""
     program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
     assert program is not None
-    home = tmp_path / "home"
+    home, rest_home = tmp_path / "home", tmp_path / "rest"
     (home / "run").mkdir(parents=True, mode=0o700)
+    rest_home.mkdir(mode=0o700)
     environment = {
-        **os.environ,
         "HOME": str(home),
         "XDG_RUNTIME_DIR": str(home / "run"),
+        "LANG": "C.UTF-8",
         "QT_QPA_PLATFORM": "offscreen",
         "QGIS_PLUGINPATH": str(plugin_folder),
         # QGIS embeds the system's Python and finds pyzmq through PATH.
         "PATH": f"{REPOSITORY / '.venv-qgis' / 'bin'}:/usr/bin:/bin",
+        "REST_HOME": str(rest_home),
+        "REST_BACKEND": os.environ["REST_BACKEND"],
     }
-    environment.pop("PYTHONPATH", None)
 
     def call(*arguments: str) -> str:
         ended = subprocess.run(
@@ -232,7 +245,10 @@ def test_runs_under_qgis_process(engine_home: Path, plugin_folder: Path, tmp_pat
 
     call("plugins", "enable", "rest_qgis")
     scene, output = make_scene(tmp_path / "scene.tif", 200, 150), tmp_path / "classes.tif"
-    text = call("--json", "run", "rest:segment", f"--INPUT={scene}", f"--MODEL={MODEL}", f"--OUTPUT={output}")
+    try:
+        text = call("--json", "run", "rest:segment", f"--INPUT={scene}", f"--OUTPUT={output}")
+    finally:
+        end_engine(rest_home)
     results = json.loads(text[text.index("{"):])["results"]
     assert results["OUTPUT"] == str(output)
     assert results["JOB_ID"]
