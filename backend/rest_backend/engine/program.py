@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from rest_backend.engine.capture import capture_graph
-from rest_backend.engine.fuse import fuse_batch_norms
 from rest_backend.engine.layout import SceneLayout, lay_out
 from rest_backend.engine.plan import Plan, make_plan
 from rest_backend.engine.sweep import OnStripe, ReadRows, Sweep, WriteRows
@@ -35,14 +34,12 @@ class SceneProgram:
             width: Scene columns in pixels, likewise.
 
         Returns:
-            The program. It shares the model's parameters, but for those fused.
+            The program. It shares the model's parameters.
 
         Raises:
             InputError: ``E_CAPTURE`` when the network cannot be captured.
         """
-        graph = capture_graph(model, bands, height, width)
-        fuse_batch_norms(graph)
-        return cls(lay_out(graph))
+        return cls(lay_out(capture_graph(model, bands, height, width)))
 
     def plan(
         self,
