@@ -33,8 +33,6 @@ from rest_qgis.processing.desk import Order
 from rest_qgis.processing.models import Model, ModelError, remember_models
 from rest_qgis.processing.scene import SceneError, Window, scene_path, scene_window
 
-_MESSAGE_SECONDS = 5
-
 
 class SegmentDock(QgsDockWidget):
     """Segments the chosen layer; the result grows in a layer of its own.
@@ -130,9 +128,7 @@ class SegmentDock(QgsDockWidget):
     def _show_progress(self, order: Order, progress: Any) -> None:
         if order is not self._order:
             return
-        if progress.note and progress.note not in self._notes:
-            self._notes.append(progress.note)
-            self._warn(progress.note)
+        self._show_notes([progress.note])
         if progress.rows > 0 and progress.stage in ("sweep", "writing"):
             self.progress_bar.setRange(0, progress.rows)
             self.progress_bar.setValue(progress.rows_done)
@@ -146,6 +142,7 @@ class SegmentDock(QgsDockWidget):
     def _show_done(self, order: Order, done: Any) -> None:
         if order is not self._order:
             return
+        self._show_notes(done.summary.get("notes") or [])
         seconds = float(done.summary.get("seconds") or 0.0)
         self._show_idle()
         self.progress_bar.setRange(0, 1)
@@ -213,6 +210,13 @@ class SegmentDock(QgsDockWidget):
         self.progress_bar.setTextVisible(False)
         self.status_label.setText(self.tr("Ready"))
         self.detail_label.clear()
+
+    def _show_notes(self, notes: list[str]) -> None:
+        for note in notes:
+            # Progress tells all notes in one text, the summary one by one.
+            if note and not any(note in told for told in self._notes):
+                self._notes.append(note)
+                self._warn(note)
 
     def _warn(self, text: str) -> None:
         self._interface.messageBar().pushWarning("REST", text)

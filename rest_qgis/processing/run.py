@@ -74,6 +74,8 @@ class JobRun:
                 self._tell(value)
             elif kind == "done":
                 summary = value.summary
+                for note in summary.get("notes") or []:
+                    self._warn(str(note))
                 operators = summary.get("fallback_ops") or []
                 if operators:
                     self._warn(
@@ -150,7 +152,7 @@ class JobRun:
             self._warn(progress.note)
 
     def _warn(self, text: str) -> None:
-        if text not in self._told:
+        if not any(text in told for told in self._told):  # progress tells all notes in one text
             self._told.add(text)
             self._feedback.pushWarning(text)
 

@@ -232,7 +232,8 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         project = context.project()
         if project is not None and self._order is not None:
             shown = any(
-                layer.customProperty("rest/job") == self._job_id for layer in project.mapLayers().values()
+                layer.customProperty("rest/job") == self._job_id  # set by the job observer
+                for layer in project.mapLayers().values()
             )
             if shown:
                 waiting = context.layersToLoadOnCompletion()
