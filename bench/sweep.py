@@ -38,8 +38,8 @@ def main() -> None:
     program = SceneProgram.capture(model.cpu(), 3, options.size, options.size)
     plan = program.plan(device=device, stripe=options.stripe)
     model.to(device)
-    print(f"{options.encoder} + {options.decoder}, {options.size} x {options.size}, {options.threads} threads,"
-          f" {_device_name(device)}, torch {torch.__version__}")  # fmt: skip
+    print(f"{options.encoder} + {options.decoder}, {options.size} x {options.size},"
+          f" {options.threads} threads, {_device_name(device)}, torch {torch.__version__}")  # fmt: skip
     print(plan)
     labels = torch.empty(options.size, options.size, dtype=torch.uint8)
 

@@ -22,8 +22,8 @@ VERIFY_KEYS = {
     "time_ratio", "memory_ratio", "phases", "fallback_ops",
 }  # fmt: skip
 SEGMENT_KEYS = {
-    "output", "seconds", "sweep_seconds", "rows_per_second", "first_rows_fraction", "peak_rss_bytes", "device",
-    "context", "fallback_ops", "valid_pixels",
+    "output", "seconds", "sweep_seconds", "rows_per_second", "first_rows_fraction", "peak_rss_bytes",
+    "device", "context", "fallback_ops", "valid_pixels",
 }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ class SceneInput:
         self._masked_rows = 0
 
     def read_rows(self, start: int, stop: int) -> torch.Tensor:
-        """Padded rows ``[start, stop)``: float32 ``(1, bands, stop - start, padded width)``, channels last."""
+        """Padded rows ``[start, stop)``: float32 ``(1, bands, rows, padded width)``, channels last."""
         column, row, width, height = self._window
         shape = (1, self._scene.count, stop - start, self._padded[1])
         result: torch.Tensor = torch.empty(shape, memory_format=torch.channels_last).zero_()

@@ -360,8 +360,8 @@ def _check_window(window: Window | None, scene: Scene) -> Window:
     ):
         raise InputError(
             "E_WINDOW",
-            f"The window of {width} x {height} pixels at column {column}, row {row} is not inside the scene of"
-            f" {scene.width} x {scene.height} pixels.",
+            f"The window of {width} x {height} pixels at column {column}, row {row} is not inside the scene"
+            f" of {scene.width} x {scene.height} pixels.",
         )
     return column, row, width, height
 
