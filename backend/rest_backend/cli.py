@@ -21,6 +21,7 @@ import click
 
 from rest_backend import __version__
 from rest_backend.errors import CancelledError, InputError, RestError
+from rest_backend.threads import wait_passively
 
 if TYPE_CHECKING:
     from rest_backend.methods.segment import SegmentProgress
@@ -136,6 +137,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point of ``rest-backend``."""
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _interrupt)
+    wait_passively()
     try:
         commands.main(arguments, standalone_mode=False)
     except RestError as error:

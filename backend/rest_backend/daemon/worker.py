@@ -36,6 +36,7 @@ import psutil
 from rest_backend.daemon import link
 from rest_backend.daemon.spool import RowSpool
 from rest_backend.errors import ResourceError, RestError
+from rest_backend.threads import wait_passively
 from rest_backend.wire.messages import HEADER_LIMIT, Window
 
 _log = logging.getLogger("rest_backend.daemon.worker")
@@ -272,6 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--parent", type=int, required=True, help="process id of the broker")
     parser.add_argument("--log", type=Path, required=True, help="log file")
     options = parser.parse_args(arguments)
+    wait_passively()
     _die_with(options.parent)
     commands, reports = _take_pipes()
     faulthandler.enable()
