@@ -65,6 +65,7 @@ BACKEND_ROOMS = {
         "psutil",
         "torch",
         "rest_backend.daemon",
+        "rest_backend.threads",
         "rest_backend.wire",
         "rest_backend.methods",
         "rest_backend.models.zoo",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,26 @@ def test_a_failing_apt_ends_the_setup(system: Path) -> None:
     assert done.returncode == 1
     assert "E: no such package" in done.stderr
     assert "could not install: missing-one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "accepted", "code", "said"),
+    [
+        ("assert True", True, 0, "QGIS: NOT RUN"),
+        ("assert True", False, 1, "QGIS: NOT RUN, so this is no pass"),
+        ("assert False", True, 1, "backend and client: FAILED"),
+    ],
+)
+def test_a_suite_without_qgis_passes_only_on_purpose(
+    tmp_path: Path, body: str, accepted: bool, code: int, said: str
+) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / ".venv").symlink_to(sys.prefix, target_is_directory=True)
+    (tmp_path / "tests" / "test_one.py").write_text(f"def test_one():\n    {body}\n")
+    script = shutil.copy(REPOSITORY / "tools" / "run_tests.sh", tmp_path / "tools")
+    environment = {name: value for name, value in os.environ.items() if name != "REST_WITHOUT_QGIS"}
+    if accepted:
+        environment["REST_WITHOUT_QGIS"] = "1"
+    done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, said in done.stdout) == (code, True), done.stdout
