@@ -30,8 +30,9 @@ from rest_qgis.gui.card_view import CardView
 from rest_qgis.gui.link import EngineLink
 from rest_qgis.gui.wording import progress_line, stage_text
 from rest_qgis.processing.desk import Order
-from rest_qgis.processing.models import Model, ModelError, remember_models
-from rest_qgis.processing.scene import SceneError, Window, scene_path, scene_window
+from rest_qgis.processing.errors import ModelError, SceneError
+from rest_qgis.processing.models import Model, remember_models
+from rest_qgis.processing.scene import Window, scene_path, scene_window
 
 
 class SegmentDock(QgsDockWidget):

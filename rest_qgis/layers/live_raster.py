@@ -62,18 +62,21 @@ class LiveRaster:
         Raises:
             OSError: The scene cannot be opened, or the folder cannot be written.
         """
-        scene = gdal.Open(self._scene)
-        if scene is None:
-            raise OSError(f"{self._scene} cannot be opened as a raster")
-        window = self._window or (0, 0, scene.RasterXSize, scene.RasterYSize)
-        self._window = window
         try:
+            scene = gdal.Open(self._scene)
+            if scene is None:
+                raise OSError(f"{self._scene} cannot be opened as a raster")
+            window = self._window or (0, 0, scene.RasterXSize, scene.RasterYSize)
+            self._window = window
             self._fill_raw(window[2] * window[3])
             self._describe(scene, window)
             self._raw = self._raw_path.open("r+b", buffering=0)
         except OSError:
             self.discard()
             raise
+        except RuntimeError as error:  # GDAL's, where another plugin has switched its exceptions on
+            self.discard()
+            raise OSError(str(error)) from error
 
     def write(self, window: tuple[int, int, int, int], values: bytes) -> None:
         """Put finished rows in their place.

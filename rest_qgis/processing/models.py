@@ -10,13 +10,11 @@ from typing import Any
 
 from qgis.core import QgsSettings
 
+from rest_qgis.processing.errors import ModelError
+
 MODELS_SETTING = "rest_qgis/models"  # ids the daemon listed last
 DEFAULT_MODEL = "kitsap-buildings"  # comes with the backend
 _CARD_LIMIT = 1024 * 1024  # bytes
-
-
-class ModelError(Exception):
-    """A model cannot be used; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,8 @@ class Model:
                 score=summary.get("score") or {},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"The model's description does not make sense: {error!r}.") from error
+            message = f"The model's description does not make sense: {error!r}."
+            raise ModelError("E_CARD_INVALID", message) from error
 
 
 def choose_model(name: str, summaries: Sequence[Mapping[str, Any]]) -> Model:
@@ -99,19 +98,21 @@ def choose_model(name: str, summaries: Sequence[Mapping[str, Any]]) -> Model:
             return Model.from_summary(summary)
     if not name.endswith(".json"):
         known = ", ".join(str(summary.get("id")) for summary in summaries)
-        raise ModelError(f"There is no model “{name}”. Installed: {known}. Or give the path of a model card.")
+        message = f"There is no model “{name}”. Installed: {known}. Or give the path of a model card."
+        raise ModelError("E_MODEL_UNKNOWN", message)
     try:
         with Path(name).open("rb") as file:
             content = file.read(_CARD_LIMIT + 1)
         if len(content) > _CARD_LIMIT:
-            raise ModelError(f"{name} is too large to be a model card.")
+            raise ModelError("E_CARD_INVALID", f"{name} is too large to be a model card.")
         card = json.loads(content)
     except OSError as error:
-        raise ModelError(f"The model card {name} cannot be read: {error.strerror or error}.") from error
+        message = f"The model card {name} cannot be read: {error.strerror or error}."
+        raise ModelError("E_CARD_MISSING", message) from error
     except ValueError as error:
-        raise ModelError(f"The model card {name} is not valid JSON: {error}.") from error
+        raise ModelError("E_CARD_INVALID", f"The model card {name} is not valid JSON: {error}.") from error
     if not isinstance(card, dict):
-        raise ModelError(f"{name} is not a model card.")
+        raise ModelError("E_CARD_INVALID", f"{name} is not a model card.")
     return Model.from_summary({**card, "id": str(Path(name).absolute())})
 
 

@@ -13,17 +13,10 @@ from qgis.PyQt.QtCore import QCoreApplication
 
 from rest_qgis.client import ClientError
 from rest_qgis.processing.desk import JobDesk, Order
+from rest_qgis.processing.errors import RunError
 
 POLL_SECONDS = 0.1  # how often a cancel is looked for
 _CANCEL_SECONDS = 10.0  # for the daemon to say that it cancelled
-
-
-class RunError(Exception):
-    """The job has no result; the text is the sentence and the code."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{message} ({code})")
-        self.code = code
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QCoreApplication
 
+from rest_qgis.processing.errors import SceneError
+
 
 class Window(NamedTuple):
     """A part of a scene in its own pixels, as the wire carries it."""
@@ -27,10 +29,6 @@ class Window(NamedTuple):
     row: int
     width: int
     height: int
-
-
-class SceneError(Exception):
-    """The layer or the area cannot be segmented; the text says why and what to do."""
 
 
 def scene_path(layer: QgsMapLayer | None) -> str:
@@ -43,18 +41,20 @@ def scene_path(layer: QgsMapLayer | None) -> str:
         SceneError: There is no layer, it is broken, or it is not one file on a local disk.
     """
     if not isinstance(layer, QgsRasterLayer):
-        raise SceneError(_tr("Choose a raster layer first."))
+        raise SceneError("E_LAYER", _tr("Choose a raster layer first."))
     if not layer.isValid():
-        raise SceneError(_tr("The layer “{0}” cannot be read; repair its source first.").format(layer.name()))
+        message = _tr("The layer “{0}” cannot be read; repair its source first.").format(layer.name())
+        raise SceneError("E_LAYER", message)
     path = ""
     if layer.providerType() == "gdal":
         path = QgsProviderRegistry.instance().decodeUri("gdal", layer.source()).get("path") or ""
     if not path or not Path(path).is_file():
         raise SceneError(
+            "E_LAYER_FILE",
             _tr(
                 "The layer “{0}” is not a file on this computer. Save it as a GeoTIFF first "
                 "(Layer ▸ Save As…), then segment that file."
-            ).format(layer.name())
+            ).format(layer.name()),
         )
     return str(Path(path).absolute())
 
@@ -84,37 +84,40 @@ def scene_window(
     Raises:
         SceneError: The file cannot be opened, or the extent does not touch it.
     """
-    dataset = gdal.Open(path)
+    try:
+        dataset = gdal.Open(path)
+    except RuntimeError:  # where another plugin has switched GDAL's exceptions on, as GDAL 4 will
+        dataset = None
     if dataset is None:
-        raise SceneError(_tr("The file {0} cannot be opened as a raster.").format(path))
+        raise SceneError("E_LAYER", _tr("The file {0} cannot be opened as a raster.").format(path))
     width, height = dataset.RasterXSize, dataset.RasterYSize
     # Without georeference QGIS puts the scene at (0, 0) with rows running down.
     transform = dataset.GetGeoTransform(can_return_null=True) or (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
     inverse = gdal.InvGeoTransform(transform)
     if inverse is None:
-        raise SceneError(_tr("The georeference of {0} is broken (it has no inverse).").format(path))
+        message = _tr("The georeference of {0} is broken (it has no inverse).").format(path)
+        raise SceneError("E_LAYER", message)
 
     if crs.isValid() and extent_crs.isValid() and crs != extent_crs:
         try:
             extent = QgsCoordinateTransform(extent_crs, crs, context).transformBoundingBox(extent)
         except QgsCsException as error:
-            raise SceneError(
-                _tr("The area cannot be expressed in the scene's coordinate system: {0}").format(error)
-            ) from error
+            message = _tr("The area cannot be expressed in the scene's coordinate system: {0}").format(error)
+            raise SceneError("E_AREA", message) from error
     corners = [
         gdal.ApplyGeoTransform(inverse, x, y)
         for x in (extent.xMinimum(), extent.xMaximum())
         for y in (extent.yMinimum(), extent.yMaximum())
     ]
     if not all(math.isfinite(value) for corner in corners for value in corner):
-        raise SceneError(_tr("The area does not touch the scene."))
+        raise SceneError("E_AREA", _tr("The area does not touch the scene."))
     # A thousandth of a pixel forgives what the transforms round away.
     left = max(0, math.floor(min(x for x, _ in corners) + 1e-3))
     top = max(0, math.floor(min(y for _, y in corners) + 1e-3))
     right = min(width, math.ceil(max(x for x, _ in corners) - 1e-3))
     bottom = min(height, math.ceil(max(y for _, y in corners) - 1e-3))
     if left >= right or top >= bottom:
-        raise SceneError(_tr("The area does not touch the scene."))
+        raise SceneError("E_AREA", _tr("The area does not touch the scene."))
     window = Window(left, top, right - left, bottom - top)
     return None if window == (0, 0, width, height) else window
 

@@ -28,9 +28,10 @@ from qgis.PyQt.QtCore import QCoreApplication, QThread
 from qgis.PyQt.QtGui import QIcon
 
 from rest_qgis.processing.desk import JobDesk, Order
-from rest_qgis.processing.models import DEFAULT_MODEL, ModelError, choose_model
-from rest_qgis.processing.run import JobRun, RunError
-from rest_qgis.processing.scene import SceneError, scene_path, scene_window
+from rest_qgis.processing.errors import OrderError, SceneError
+from rest_qgis.processing.models import DEFAULT_MODEL, choose_model
+from rest_qgis.processing.run import JobRun
+from rest_qgis.processing.scene import scene_path, scene_window
 from rest_qgis.resources import icon_path
 
 HELP_URL = "https://github.com/rest-for-qgis/rest-for-qgis#readme"
@@ -213,7 +214,7 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
                 feedback.pushInfo(self.tr("Scene: {0}").format(self._scene))
                 feedback.pushInfo(self.tr("Model: {0} ({1})").format(model.name, model.id))
                 result = run.segment(self._order)
-        except (ModelError, RunError) as error:
+        except OrderError as error:
             raise QgsProcessingException(str(error)) from error
         self._job_id = result.job_id
         self._style(output, context)

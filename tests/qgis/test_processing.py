@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from qgis.core import (
     QgsProject,
     QgsRasterLayer,
 )
+from qgis.gui import QgsLayerTreeView
 from rest_qgis.plugin import RestPlugin
 from rest_qgis.processing.models import remembered_models
 from tests.qgis.stage import (
@@ -107,11 +109,12 @@ def test_note_of_the_daemon_is_a_warning(run: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "code"), [("no-such-model", "no-such-model"), ("/nowhere/card.json", "/nowhere/card.json")]
+    ("model", "code"),
+    [("no-such-model", "E_MODEL_UNKNOWN"), ("/nowhere/card.json", "E_CARD_MISSING")],
 )
 def test_unknown_model_is_named(run: Any, small_scene: Path, tmp_path: Path, model: str, code: str) -> None:
     output = tmp_path / "o.tif"
-    with pytest.raises(QgsProcessingException, match=code):
+    with pytest.raises(QgsProcessingException, match=rf"{model}.*\({code}\)"):
         run("rest:segment", {"INPUT": str(small_scene), "MODEL": model, "OUTPUT": str(output)})
     assert not output.exists()
 
@@ -172,9 +175,16 @@ def test_toolbox_job_whose_result_is_not_wanted_open(
 
 
 def test_loaded_result_gets_name_and_legend(
-    plugin: RestPlugin, qgis_processing: None, small_scene: Path, tmp_path: Path
+    plugin: RestPlugin,
+    qgis_iface: Any,
+    qgis_processing: None,
+    small_scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where no live layer shows it: a script that asks for the layer."""
+    view = QgsLayerTreeView()
+    monkeypatch.setattr(qgis_iface, "layerTreeView", lambda: view, raising=False)
     import processing
 
     results = processing.runAndLoadResults(
@@ -231,7 +241,7 @@ def test_runs_under_qgis_process(engine_home: Path, plugin_folder: Path, tmp_pat
         "QT_QPA_PLATFORM": "offscreen",
         "QGIS_PLUGINPATH": str(plugin_folder),
         # QGIS embeds the system's Python and finds pyzmq through PATH.
-        "PATH": f"{REPOSITORY / '.venv-qgis' / 'bin'}:/usr/bin:/bin",
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "REST_HOME": str(rest_home),
         "REST_BACKEND": os.environ["REST_BACKEND"],
     }
