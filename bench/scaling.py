@@ -42,10 +42,8 @@ def main() -> None:
             statistics.median(run[key] for run in results)
             for key in ("peak_rss_bytes", "sweep_seconds", "first_rows_fraction")
         )
-        print(
-            f"{WIDTH} x {height:<6}  {peak / 1e6:8.0f}  {seconds:8.1f}  {seconds / (WIDTH * height) * 1e9:9.0f}"
-            f"  {first:10.1%}"
-        )
+        per_pixel = seconds / (WIDTH * height) * 1e9
+        print(f"{WIDTH} x {height:<6}  {peak / 1e6:8.0f}  {seconds:8.1f}  {per_pixel:9.0f}  {first:10.1%}")
     short, tall = (runs[height] for height in HEIGHTS)
     for key, pixels in (("peak_rss_bytes", False), ("sweep_seconds", True)):
         scale = HEIGHTS[0] / HEIGHTS[1] if pixels else 1.0
@@ -56,8 +54,9 @@ def main() -> None:
 
 def segment(scene: Path, memory: str) -> dict[str, Any]:
     """Summary of one run of the command line."""
-    command = [sys.executable, "-m", "rest_backend", "segment", str(scene), "-o", str(scene.with_suffix(".classes.tif")),
-               "--model", "kitsap-buildings", "--memory", memory, "--device", "cpu", "--json"]  # fmt: skip
+    output = scene.with_suffix(".classes.tif")
+    command = [sys.executable, "-m", "rest_backend", "segment", str(scene), "-o", str(output)]
+    command += ["--model", "kitsap-buildings", "--memory", memory, "--device", "cpu", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return dict(json.loads(done.stdout))
 

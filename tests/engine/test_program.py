@@ -191,3 +191,28 @@ def test_the_furthest_row_is_found(answer: int, pace: int) -> None:
 
     assert furthest(possible, 0, 100, pace) == answer
     assert len(asked) <= 20
+
+
+def test_a_mask_is_stored_in_its_own_type() -> None:
+    """A boolean computed before a barrier and read after it."""
+
+    def masked(scene: torch.Tensor) -> torch.Tensor:
+        mask = F.max_pool2d(scene, 3, 1, 1) > 0.5
+        return torch.where(mask, scene - scene.mean(dim=(2, 3), keepdim=True), scene.mean(dim=(2, 3), keepdim=True))
+
+    scene = torch.randn(1, 3, 31, 8)
+    result, plan, _ = sweep(Whole(masked).eval(), scene, 4)
+    torch.testing.assert_close(result, masked(scene))
+    assert plan.fallback_ops == ()
+    assert len(plan.phases) == 2
+
+
+def test_one_of_several_results_of_an_operation_without_a_rule() -> None:
+    def sorted_columns(scene: torch.Tensor) -> torch.Tensor:
+        return F.relu(torch.sort(scene, dim=2)[0]) + F.avg_pool2d(scene, 3, 1, 1)
+
+    scene = torch.randn(1, 3, 31, 8)
+    result, plan, intervals = sweep(Whole(sorted_columns).eval(), scene, 4)
+    torch.testing.assert_close(result, sorted_columns(scene))
+    assert plan.fallback_ops == ("aten::sort",)
+    assert len(intervals) > 4

@@ -104,7 +104,7 @@ def _build(exported: ExportedProgram, dtype: torch.dtype, size: tuple[int, int])
 
 
 def _placeholder(graph: SceneGraph, exported: ExportedProgram, name: str, spec: Any, fake: Any) -> None:
-    graph.shapes[name] = tuple(fake.shape)
+    graph.describe(name, tuple(fake.shape), fake.dtype)
     if spec.kind is InputKind.USER_INPUT:
         graph.input = name
     elif spec.target in exported.state_dict:
@@ -132,13 +132,12 @@ def _append(graph: SceneGraph, node: torch.fx.Node, args: tuple[Any, ...], kwarg
     operation = Operation(node.name, node.target, args, kwargs, shape, dtype)  # type: ignore[arg-type]
     if operation.kind in _ASSERTIONS:
         return
-    graph.shapes[operation.name] = shape
-    for part in _rewrite(operation, graph.shapes):
+    for part in _rewrite(operation):
         graph.operations.append(part)
-        graph.shapes[part.name] = part.shape
+        graph.describe(part.name, part.shape, part.dtype)
 
 
-def _rewrite(operation: Operation, shapes: dict[str, tuple[int, ...]]) -> list[Operation]:
+def _rewrite(operation: Operation) -> list[Operation]:
     """Operations the exported form of which hides their row structure, in ours."""
     if operation.kind == _BATCH_NORM:
         args = (*operation.args[:5], False, operation.args[5], operation.args[6], False)

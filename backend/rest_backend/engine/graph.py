@@ -64,6 +64,7 @@ class SceneGraph:
         operations: In an order where operands come first.
         constants: Parameters, buffers and literal tensors by name.
         shapes: Whole-scene shape of every name above.
+        dtypes: Element type of every name above.
         dtype: Floating dtype of the network.
     """
 
@@ -73,6 +74,11 @@ class SceneGraph:
     operations: list[Operation] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+
+    def describe(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Note what a tensor looks like over the whole scene."""
+        self.shapes[name], self.dtypes[name] = shape, dtype
 
 
 def _collect(value: Any, names: dict[str, None]) -> None:

@@ -11,6 +11,7 @@ computed in that phase, from the smallest tensors that had to be stored.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -66,7 +67,7 @@ class SceneLayout:
         elements = 1
         for dim, size in enumerate(shape):
             elements *= 1 if dim == self.rows[name].dim else size
-        return elements * self.graph.dtype.itemsize
+        return elements * self.graph.dtypes[name].itemsize
 
 
 def lay_out(graph: SceneGraph) -> SceneLayout:
@@ -89,9 +90,10 @@ def lay_out(graph: SceneGraph) -> SceneLayout:
         if isinstance(item, RowRule):
             rows[operation.name] = item.layout
         elif item is operation and (swept or not ruleless.isdisjoint(operation.operands())):
-            fallback.add(operation.kind)
+            part = operation.target is operator.getitem  # of an operation with several results
+            fallback.update(() if part else (operation.kind,))
             ruleless.add(operation.name)
-            if swept and len(operation.shape) == 4 and operation.shape[2] > 1:
+            if (swept or part) and len(operation.shape) == 4 and operation.shape[2] > 1:
                 rows[operation.name] = Layout(2, operation.shape[2])
     output = graph.output
     if not any(isinstance(item, RowRule) and item.operation.name == output for item in items):
@@ -129,7 +131,8 @@ def _hand_out(graph: SceneGraph, rows: dict[str, Layout]) -> RowRule:
     layout = rows.setdefault(source, Layout(2, shape[2]))
     name = source + ".rows"
     operation = Operation(name, torch.ops.aten.alias.default, (Ref(source),), {}, shape, graph.dtype)
-    graph.shapes[name], rows[name] = shape, layout
+    graph.describe(name, shape, graph.dtype)
+    rows[name] = layout
     return Identity(operation, layout, (source,))
 
 

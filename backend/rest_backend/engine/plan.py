@@ -165,7 +165,7 @@ def _whole_bytes(layout: SceneLayout, name: str) -> int:
     elements = 1
     for size in layout.graph.shapes[name]:
         elements *= size
-    return elements * layout.graph.dtype.itemsize
+    return elements * layout.graph.dtypes[name].itemsize
 
 
 def _megabytes(count: int) -> str:

@@ -90,9 +90,8 @@ class Sweep:
                     self._buffers[name] = LineBuffer(self._layout.rows[name].dim)
         for name in phase.stored:
             shape, dim = self._layout.graph.shapes[name], self._layout.rows[name].dim
-            self._stored[name] = StoredTensor(
-                shape, dim, self._layout.graph.dtype, self._plan.device, self._plan.spill_folder
-            )
+            dtype = self._layout.graph.dtypes[name]
+            self._stored[name] = StoredTensor(shape, dim, dtype, self._plan.device, self._plan.spill_folder)
         self._storing = set(phase.stored)
 
     def _close(self, phase: Phase) -> None:
@@ -144,7 +143,7 @@ class Sweep:
         if low == high:  # output rows that see only padding
             shape = list(self._layout.graph.shapes[name])
             shape[self._layout.rows[name].dim] = 0
-            return torch.empty(shape, dtype=self._layout.graph.dtype, device=self._plan.device)
+            return torch.empty(shape, dtype=self._layout.graph.dtypes[name], device=self._plan.device)
         if name in self._buffers:
             return self._buffers[name].read(low, high)
         if name in self._stored:
