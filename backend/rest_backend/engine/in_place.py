@@ -37,8 +37,8 @@ def in_place_items(layout: SceneLayout) -> dict[str, Callable[..., torch.Tensor]
             if not isinstance(item, Pointwise):
                 continue
             operand, overwrite = item.inputs[0], item.overwrite()
-            graph = layout.graph
-            same = (graph.shapes[operand], graph.dtypes[operand]) == (item.operation.shape, item.operation.dtype)
+            before = layout.graph.shapes[operand], layout.graph.dtypes[operand]
+            same = before == (item.operation.shape, item.operation.dtype)
             if overwrite and same and operand in fresh & here and readers[operand] == 1:
                 found[item_name(item)] = overwrite
     return found
