@@ -15,5 +15,3 @@ def icon_path(name: str) -> str:
     """Return the path of the icon ``name``, such as ``rest.svg``."""
     installed = _PLUGIN / "icons" / name
     return str(installed if installed.exists() else _PLUGIN.parent / "resources" / "icons" / name)
-
-
