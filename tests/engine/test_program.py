@@ -198,7 +198,8 @@ def test_a_mask_is_stored_in_its_own_type() -> None:
 
     def masked(scene: torch.Tensor) -> torch.Tensor:
         mask = F.max_pool2d(scene, 3, 1, 1) > 0.5
-        return torch.where(mask, scene - scene.mean(dim=(2, 3), keepdim=True), scene.mean(dim=(2, 3), keepdim=True))
+        mean = scene.mean(dim=(2, 3), keepdim=True)
+        return torch.where(mask, scene - mean, mean)
 
     scene = torch.randn(1, 3, 31, 8)
     result, plan, _ = sweep(Whole(masked).eval(), scene, 4)
