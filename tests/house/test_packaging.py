@@ -116,7 +116,13 @@ def test_wheel_brings_the_bundled_model_and_the_scene(wheel: Path) -> None:
     assert 0 < sizes["rest_backend/resources/models/kitsap-buildings.safetensors"] <= 12_000_000
     assert 0 < sizes["rest_backend/resources/scenes/kitsap.tif"] <= 6_000_000
     assert "rest_backend/cli.py" in sizes
+    assert "NOTICE.md" in {name.rpartition("/")[2] for name in shipped}
     assert not any(name.endswith(".pyc") or name.startswith("tests/") for name in sizes)
+
+
+def test_wheel_brings_the_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("rest_backend/LICENSE") == (REPOSITORY / "LICENSE").read_bytes()
 
 
 def test_wheel_declares_ranges_and_the_command(wheel: Path) -> None:
