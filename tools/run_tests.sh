@@ -8,6 +8,8 @@ root=$PWD
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir -m 700 "$scratch/run" "$scratch/home"
+# A desktop may name the folders of its programs; QGIS and the client would look there before $HOME.
+export XDG_DATA_HOME=$scratch/home/.local/share XDG_CONFIG_HOME=$scratch/home/.config XDG_CACHE_HOME=$scratch/home/.cache
 export REST_HOME=$scratch/rest REST_BACKEND=$root/.venv/bin/rest-backend
 export HF_HUB_OFFLINE=1 PYTHONNOUSERSITE=1
 export OMP_WAIT_POLICY=PASSIVE  # threads that wait by spinning starve the other processes of a small machine

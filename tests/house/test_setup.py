@@ -98,13 +98,26 @@ def test_a_failing_apt_ends_the_setup(system: Path) -> None:
 def test_a_suite_without_qgis_passes_only_on_purpose(
     tmp_path: Path, body: str, accepted: bool, code: int, said: str
 ) -> None:
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tests").mkdir()
-    (tmp_path / ".venv").symlink_to(sys.prefix, target_is_directory=True)
-    (tmp_path / "tests" / "test_one.py").write_text(f"def test_one():\n    {body}\n")
-    script = shutil.copy(REPOSITORY / "tools" / "run_tests.sh", tmp_path / "tools")
-    environment = {name: value for name, value in os.environ.items() if name != "REST_WITHOUT_QGIS"}
-    if accepted:
-        environment["REST_WITHOUT_QGIS"] = "1"
-    done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, timeout=120)
+    done = _run_suite(tmp_path, body, {"REST_WITHOUT_QGIS": "1"} if accepted else {})
     assert (done.returncode, said in done.stdout) == (code, True), done.stdout
+
+
+def test_the_suite_keeps_out_of_the_folders_a_desktop_names(tmp_path: Path) -> None:
+    names = ["XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"]
+    desktop = {name: str(tmp_path / "desktop") for name in names}
+    body = f"import os; assert {str(tmp_path / 'desktop')!r} not in [os.environ[name] for name in {names}]"
+    done = _run_suite(tmp_path, body, {"REST_WITHOUT_QGIS": "1", **desktop})
+    assert done.returncode == 0, done.stdout
+    assert not (tmp_path / "desktop").exists()
+
+
+def _run_suite(folder: Path, body: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run tools/run_tests.sh over one test in a checkout without QGIS."""
+    (folder / "tools").mkdir()
+    (folder / "tests").mkdir()
+    (folder / ".venv").symlink_to(sys.prefix, target_is_directory=True)
+    (folder / "tests" / "test_one.py").write_text(f"def test_one():\n    {body}\n")
+    script = shutil.copy(REPOSITORY / "tools" / "run_tests.sh", folder / "tools")
+    environment = {name: value for name, value in os.environ.items() if name != "REST_WITHOUT_QGIS"}
+    environment.update(variables)
+    return subprocess.run(["bash", script], env=environment, capture_output=True, text=True, timeout=120)
