@@ -70,7 +70,8 @@ def point_to_backend(environment: Path) -> str:
     """
     place = backend_folder()
     if sys.platform == "win32":
-        return f"Set the variable REST_BACKEND to {environment / 'Scripts' / 'rest-backend.exe'}"
+        command = environment / "Scripts" / "rest-backend.exe"
+        return f'Engine: once the backend is installed there, run: setx REST_BACKEND "{command}"'
     if place.exists() and not place.is_symlink():
         return f"Engine: the one installed in {place} stays in use."
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -85,5 +86,6 @@ if __name__ == "__main__":
     print(
         "Now start QGIS (again), open Plugins > Manage and Install Plugins > Installed\n"
         "and tick 'REST Whole-Scene Segmentation'. QGIS's Python needs pyzmq: where the plugin\n"
-        "says it is missing, install the system's package (Debian, Ubuntu: python3-zmq)."
+        "says it is missing: sudo apt install python3-zmq (Debian, Ubuntu), or\n"
+        "python -m pip install pyzmq with QGIS's own Python (Windows: in the OSGeo4W Shell)."
     )
