@@ -7,6 +7,7 @@ of its own, hands in one job, writes ``build/demo/classes.tif`` and
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -33,6 +34,7 @@ def main() -> int:
     output, preview = FOLDER / "classes.tif", FOLDER / "preview.png"
     # The environment's own command: the demo shows what was just set up.
     command = Path(sys.executable).parent / "rest-backend"
+    os.environ.pop("REST_BACKEND", None)  # it would win
     try:
         with Engine(FOLDER / "home", command) as engine:
             try:

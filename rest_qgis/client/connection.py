@@ -23,6 +23,7 @@ from .frames import PROTOCOL
 from .schema import SchemaError, parse_json
 
 FILE_NAME = "connection.json"
+LOCK_NAME = "daemon.lock"  # the daemon keeps it locked while it runs
 FORMAT = 1
 SIZE_LIMIT = 16 * 1024  # bytes
 START_TOLERANCE = 2.0  # seconds: `ps` tells whole ones, and clocks are read at different moments
@@ -46,6 +47,7 @@ class Connection:
         server_public: The daemon's CURVE key, Z85.
         client_public: The client's CURVE key, Z85.
         client_private: Its other half, Z85.
+        mark: What tells the process from others of its number; see :func:`process_mark`.
     """
 
     pid: int
@@ -58,12 +60,12 @@ class Connection:
     server_public: str
     client_public: str
     client_private: str
+    mark: float
 
     @property
     def alive(self) -> bool:
         """Whether the process that wrote the file still runs."""
-        started = process_start(self.pid)
-        return started is not None and abs(started - self.pid_start) <= START_TOLERANCE
+        return process_mark(self.pid) == self.mark
 
 
 def read_connection(home: Path) -> Connection | None:
@@ -92,12 +94,17 @@ def read_connection(home: Path) -> Connection | None:
         raise _damaged(path, "it is not an object")
     pid, started = _field(path, fields, "pid", int), _field(path, fields, "pid_start", float)
     known = process_start(pid) if pid > 0 else None
-    if known is None or abs(known - started) > START_TOLERANCE:
+    mark = process_mark(pid) if pid > 0 else None
+    if known is None or mark is None:
+        return None
+    # A start time is counted from the system's clock, and where somebody set that clock since, a daemon
+    # that runs looks like another process. Who holds the home's lock is the daemon all the same.
+    if abs(known - started) > START_TOLERANCE and not _holds_lock(pid, home / LOCK_NAME):
         return None
     # Only a daemon that runs can be of the wrong version; a stale file is of no interest.
     if fields.get("format") != FORMAT or _field(path, fields, "protocol", int) < PROTOCOL:
         raise version_error(str(fields.get("version", "unknown"))[:64], pid, home)
-    return _connection(path, fields, pid, started)
+    return _connection(path, fields, pid, started, mark)
 
 
 def version_error(version: str, pid: int, home: Path) -> ClientError:
@@ -129,6 +136,22 @@ def process_start(pid: int) -> float | None:
     return _start_ps(pid)
 
 
+def process_mark(pid: int) -> float | None:
+    """A number that is the same as long as a process runs, and another for the next of its number.
+
+    Args:
+        pid: Number of the process.
+
+    Returns:
+        On Linux the start in clock ticks since the system's own, which setting
+        the clock does not move; elsewhere :func:`process_start`, which the
+        system recorded once. None when no such process runs.
+    """
+    if sys.platform.startswith("linux"):
+        return _ticks_linux(pid)
+    return process_start(pid)
+
+
 def _read_private(path: Path) -> bytes | None:
     # One descriptor for the checks and the reading, so that the file cannot be changed in between.
     flags = os.O_RDONLY
@@ -156,7 +179,7 @@ def _read_private(path: Path) -> bytes | None:
         os.close(descriptor)
 
 
-def _connection(path: Path, fields: dict[str, Any], pid: int, started: float) -> Connection:
+def _connection(path: Path, fields: dict[str, Any], pid: int, started: float, mark: float) -> Connection:
     endpoints = [_field(path, fields, name, str) for name in ("control", "data")]
     keys = [_field(path, fields, name, str) for name in ("server_public", "client_public", "client_secret")]
     if not all(_ENDPOINT.fullmatch(endpoint) for endpoint in endpoints):
@@ -171,6 +194,7 @@ def _connection(path: Path, fields: dict[str, Any], pid: int, started: float) ->
         _field(path, fields, "protocol", int),
         *endpoints,
         *keys,
+        mark,
     )
 
 
@@ -199,17 +223,37 @@ def _unsafe(path: Path, why: str) -> ClientError:
 
 
 def _start_linux(pid: int) -> float | None:
+    ticks = _ticks_linux(pid)
+    if ticks is None:
+        return None
+    boot = Path("/proc/stat").read_bytes()
+    booted = next(int(line.split()[1]) for line in boot.splitlines() if line.startswith(b"btime "))
+    return booted + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks_linux(pid: int) -> int | None:
     try:
         record = Path(f"/proc/{pid}/stat").read_bytes()
-        boot = Path("/proc/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The command's name is in brackets and may hold anything, so count from the last bracket.
     fields = record.rpartition(b")")[2].split()
-    if fields[0] in (b"Z", b"X"):
-        return None
-    booted = next(int(line.split()[1]) for line in boot.splitlines() if line.startswith(b"btime "))
-    return booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _holds_lock(pid: int, path: Path) -> bool:
+    """Whether a process holds a lock on a file; only Linux says, and only its start times move."""
+    try:
+        inode = path.stat().st_ino
+        locks = Path("/proc/locks").read_text("ascii")
+    except OSError:  # no lock, or another system
+        return False
+    for line in locks.splitlines():
+        # 1: FLOCK  ADVISORY  WRITE 8771 fe:00:2146331 0 EOF; a lock waited for has an arrow after its number
+        fields = line.split()
+        if len(fields) == 8 and fields[4] == str(pid) and fields[5].endswith(f":{inode}"):
+            return True
+    return False
 
 
 def _start_ps(pid: int) -> float | None:

@@ -28,7 +28,8 @@ class Engine:
         home: The daemon's home; by default the variable ``REST_HOME``, else a
             folder in the user's data.
         command: The command ``rest-backend`` where the variable ``REST_BACKEND``
-            is not set; by default that of the install folder.
+            is not set, or a function that tells it (or None) on the client thread
+            at every start of the daemon; by default that of the install folder.
         on_state: Told every change of the engine's state, on the client thread.
 
     Raises:
@@ -38,12 +39,14 @@ class Engine:
     def __init__(
         self,
         home: str | Path | None = None,
-        command: str | Path | None = None,
+        command: str | Path | Callable[[], str | None] | None = None,
         on_state: Callable[[EngineState], None] | None = None,
     ) -> None:
         self.home = Path(home).expanduser().absolute() if home is not None else home_folder().absolute()
-        named = str(command) if command else None
-        self._session = Session(self.home, named, on_state or _ignore)
+        named = str(command) if command and not callable(command) else None
+        self._session = Session(
+            self.home, command if callable(command) else lambda: named, on_state or _ignore
+        )
         self._closed = False
         self._running = False
         self._lock = threading.Lock()
@@ -142,7 +145,11 @@ class Engine:
         return job.result
 
     def close(self) -> None:
-        """Close the link, within a second; the daemon and its jobs go on."""
+        """Close the link, within a second; the daemon and its jobs go on.
+
+        Jobs of this client that did not end are told ``failed`` with
+        ``E_CLIENT_CLOSED``, open questions are answered with the same error.
+        """
         with self._lock:
             already, self._closed = self._closed, True
         if already:
@@ -166,10 +173,6 @@ class Engine:
             if not self._running:
                 self._running = True
                 self._session.start()
-            elif not self._session.is_alive():
-                raise ClientError(
-                    "E_CLIENT_CLOSED", "The link to the engine ended by a mistake; restart QGIS."
-                )
             self._session.post(command)
 
     def _post_quietly(self, command: Callable[[], None]) -> None:

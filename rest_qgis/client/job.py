@@ -99,7 +99,10 @@ class JobListener:
         """The result is in place, and all rows were delivered before."""
 
     def failed(self, job: Job, code: str, message: str) -> None:
-        """The job ended without a result, by an error or (``E_CANCELLED``) by the user."""
+        """The job ended without a result, by an error or (``E_CANCELLED``) by the user.
+
+        ``E_CLIENT_CLOSED``: only the client ended; the daemon goes on with a job that was submitted.
+        """
 
 
 class Job:

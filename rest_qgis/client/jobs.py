@@ -86,6 +86,14 @@ class JobTable:
         for job in self.unfinished:
             self._end(job, error)
 
+    def abandon_all(self, error: ClientError) -> None:
+        """End every unfinished job here, because the client ends; the daemon goes on with those it took."""
+        for job in self.unfinished:
+            fate = "The engine had not taken the job yet."
+            if job.id:
+                fate = f"The engine goes on with the job and will write {job.request.output}."
+            self._end(job, ClientError(error.code, f"{error.message} {fate}"))
+
     def tick(self, now: float) -> None:
         """Ask again for rows that should have come.
 

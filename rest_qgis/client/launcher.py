@@ -11,6 +11,7 @@ import shutil
 import subprocess  # nosec B404 - starting the engine is this file's job
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -58,8 +59,9 @@ def find_command(command: str | None) -> Path:
     if not installed.is_file():
         raise ClientError(
             "E_ENGINE_MISSING",
-            "The engine is not installed. Install the package rest-backend and name its command rest-backend "
-            f"in the plugin's settings or the variable REST_BACKEND; it was looked for at {installed}.",
+            "The engine is not installed. Install the package rest-backend, then name its command by “Choose "
+            "rest-backend…” in the menu of the toolbar's Engine button, or in the variable REST_BACKEND; it "
+            f"was looked for at {installed}.",
         )
     return installed
 
@@ -76,10 +78,10 @@ class Launcher:
 
     Args:
         home: The daemon's home; made when missing, for this user only.
-        command: The caller's setting; see :func:`find_command`.
+        command: Tells the caller's setting at every start; see :func:`find_command`.
     """
 
-    def __init__(self, home: Path, command: str | None) -> None:
+    def __init__(self, home: Path, command: Callable[[], str | None]) -> None:
         self.home = home
         self.command = command
         self._executable = Path()
@@ -95,7 +97,7 @@ class Launcher:
             ClientError: ``E_ENGINE_MISSING``, ``E_ENGINE_START``, and the errors of
                 :func:`read_connection`.
         """
-        self._executable = find_command(self.command)
+        self._executable = find_command(self.command())
         self._deadline = time.monotonic() + START_SECONDS
         self._process, self._ended = None, None
         self._start_unless_another_does()

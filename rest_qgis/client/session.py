@@ -53,6 +53,8 @@ BROKEN_LINKS = 6  # in a row, each within SHORT_LINK seconds of its welcome, bef
 SHORT_LINK = 10.0
 RESTARTS = 5  # of the daemon within RESTART_WINDOW seconds
 RESTART_WINDOW = 120.0
+_CLOSED = "The link to the engine was closed."
+_BROKEN = "The link to the engine ended by a mistake; restart QGIS."
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,13 @@ class Session(threading.Thread):
 
     Args:
         home: The daemon's home.
-        command: The caller's setting of the command, or None.
+        command: Tells the caller's setting of the command, or None, at every start.
         on_state: Told every change of the state, on this thread.
     """
 
-    def __init__(self, home: Path, command: str | None, on_state: Callable[[EngineState], None]) -> None:
+    def __init__(
+        self, home: Path, command: Callable[[], str | None], on_state: Callable[[EngineState], None]
+    ) -> None:
         super().__init__(name="rest-client", daemon=True)
         self.state = EngineState()
         self.home = home
@@ -110,6 +114,8 @@ class Session(threading.Thread):
         self._launcher = Launcher(home, command)
         self._commands: deque[Callable[[], None]] = deque()
         self._closing = False
+        self._over = False  # nothing is taken any more
+        self._gate = threading.Lock()  # between taking a command and being over
         self._phase = "idle"
         self._wanted = False
         self._link: Link | None = None
@@ -130,8 +136,11 @@ class Session(threading.Thread):
     # --- from any thread
 
     def post(self, command: Callable[[], None]) -> None:
-        """Have the thread call something soon."""
-        self._commands.append(command)
+        """Have the thread call something soon; raises ``E_CLIENT_CLOSED`` where the thread ended."""
+        with self._gate:
+            if self._over:
+                raise ClientError("E_CLIENT_CLOSED", _BROKEN)
+            self._commands.append(command)
         self._transport.wake()
 
     def close(self, timeout: float) -> None:
@@ -168,13 +177,24 @@ class Session(threading.Thread):
                 if not self._commands and not self._closing:
                     self._transport.wait(self._link, self._pause())
         finally:
-            self._drop_link()
-            self._launcher.end()
-            self._transport.close()
-            closed = ClientError("E_CLIENT_CLOSED", "The link to the engine was closed; the engine goes on.")
-            for job in self.jobs.unfinished:
-                job.finish("failed", error=closed)
-                job.release()
+            self._end()
+
+    def _end(self) -> None:
+        """The thread ends, asked to or by a mistake: whoever waits is told, nobody waits for ever."""
+        self._drop_link()
+        self._launcher.end()
+        self._transport.close()
+        self._phase = "idle"
+        with self._gate:
+            self._over = True
+        while self._commands:  # so that no job and no request is left out
+            self._commands.popleft()()
+        closed = ClientError("E_CLIENT_CLOSED", _CLOSED if self._closing else _BROKEN)
+        if not self._closing:
+            self._set_state(EngineState("failed", closed.code, closed.message))
+        self._answer_shutdowns(closed)
+        self._refuse_queued(closed)
+        self.jobs.abandon_all(closed)
 
     def _pause(self) -> float:
         if self._link is None:

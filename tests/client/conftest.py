@@ -103,23 +103,31 @@ def states() -> States:
 
 @pytest.fixture
 def engine(home: Path, states: States, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """A client of ``home`` that loses its patience soon."""
-    quick = session.Timing(
-        hello=0.5,
-        contact=1.0,
-        contact_with_jobs=3.0,
-        request=2.0,
-        ping=0.2,
-        unresponsive=0.6,
-        backoff=(0.02, 0.1),
-    )
-    monkeypatch.setattr(session, "TIMING", quick)
+    """A client of ``home`` that tries again soon, and leaves slow machines their time."""
+    monkeypatch.setattr(session, "TIMING", session.Timing(backoff=(0.02, 0.1)))
     with Engine(home, on_state=states) as made:
         yield made
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For peers that never answer: short limits, for clients made before or after."""
+    short = session.Timing(hello=0.3, contact=0.6, ping=0.1, unresponsive=0.3, backoff=(0.02, 0.1))
+    monkeypatch.setattr(session, "TIMING", short)
+
+
+def shut_down(home: Path) -> None:
+    """End the daemon of a home as a user does; none need run."""
+    errors: list[object] = []
+    ended = threading.Event()
+    with Engine(home) as engine:
+        engine.shutdown(lambda error: (errors.append(error), ended.set()))
+        assert ended.wait(60), "the daemon did not answer"
+    assert errors == [None]
+
+
 def stop_processes(home: Path) -> None:
-    """Kill the peers that were started in a home."""
+    """Kill what was started in a home and takes no messages."""
     starts = home / "starts"
     for pid in starts.read_text().split() if starts.exists() else []:
         with contextlib.suppress(ProcessLookupError):

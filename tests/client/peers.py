@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import threading
 import zlib
@@ -191,7 +192,7 @@ def write_command(folder: Path, peer: str) -> Path:
     code = (
         f"import sys; sys.path.insert(0, {str(root)!r}); from tests.client.peers import main; main({peer!r})"
     )
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(code)} "$@"\n')
     path.chmod(0o755)
     return path
 

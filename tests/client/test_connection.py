@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from rest_qgis.client import ClientError
+from rest_qgis.client import ClientError, connection
 from rest_qgis.client.connection import process_start, read_connection
 from tests.client.honest_peer import write_connection
 
@@ -70,6 +71,30 @@ def test_a_process_that_ended_is_stale_and_so_is_one_that_was_not_waited_for(hom
         time.sleep(0.01)
     child.wait()
     assert process_start(child.pid) is None
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only there start times move")
+def test_a_daemon_that_runs_is_found_after_the_clock_was_set(home, fields):
+    import fcntl
+
+    write_connection(home, {**fields, "pid_start": fields["pid_start"] - 3600})
+    with (home / "daemon.lock").open("w") as lock:
+        assert read_connection(home) is None
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = read_connection(home)
+        assert found is not None and found.alive
+    assert read_connection(home) is None
+
+
+def test_setting_the_clock_does_not_end_a_link(home, fields, monkeypatch):
+    write_connection(home, fields)
+    found = read_connection(home)
+    start = process_start(os.getpid())
+    if not sys.platform.startswith("linux"):
+        pytest.skip("start times move with the clock on Linux only")
+    monkeypatch.setattr(connection, "process_start", lambda pid: start + 3600)
+    assert found.alive
+    assert read_connection(home) is None
 
 
 def test_a_number_used_again_by_another_process_is_stale(home, fields):
