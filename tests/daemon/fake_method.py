@@ -21,8 +21,14 @@ from rest_backend.errors import CancelledError, InputError
 
 
 def device_names() -> list[str]:
-    if os.environ.get("FAKE_START") == "crash":
+    start = os.environ.get("FAKE_START", "")
+    if start == "crash":
         os._exit(3)
+    if start.startswith("once:"):  # the first worker of all starts, no other does
+        mark = Path(start.removeprefix("once:"))
+        if mark.exists():
+            os._exit(3)
+        mark.touch()
     return os.environ.get("FAKE_DEVICES", "cpu").split(",")
 
 

@@ -23,10 +23,12 @@ from rest_backend.wire.messages import (
     PROTOCOL,
     Attach,
     Credit,
+    Goodbye,
     Hello,
     Message,
     Rows,
     SegmentJob,
+    Shutdown,
     Submit,
     Submitted,
     Welcome,
@@ -96,14 +98,18 @@ class Daemon:
         self.process.stderr.close()
 
     def end(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
+        """By ``shutdown``, as the plugin ends it; a daemon that does not heed that fails the test."""
+        if self.process is None:
+            return
+        try:
+            if self.process.poll() is None and self.connection_path.exists():
+                with client(self.connection) as last:
+                    last.ask(Shutdown(), Goodbye)
+                self.process.wait(PATIENCE)
+        finally:
+            if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
-        if self.process is not None:
             self.process.stderr.close()
 
 

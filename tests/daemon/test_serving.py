@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import zmq
 
+from rest_backend.bundled import bundled_folder
 from rest_backend.daemon import security
+from rest_backend.models.zoo import list_models
 from rest_backend.wire import frames
 from rest_backend.wire.messages import (
     CREDIT_LIMIT,
+    HEADER_LIMIT,
     PAYLOAD_LIMIT,
     Attach,
     Cancel,
@@ -290,17 +293,68 @@ def test_one_worker_a_device(tmp_path: Path) -> None:
         daemon.end()
 
 
+def test_a_device_whose_worker_does_not_start_fails_its_jobs_only(tmp_path: Path) -> None:
+    start = f"once:{tmp_path / 'started'}"
+    daemon = Daemon(tmp_path / "home", {"FAKE_DEVICES": "cpu,cuda:0", "FAKE_START": start})
+    try:
+        with client(daemon.start()) as served:
+            waiting = served.submit(fake_job(tmp_path, "b", device="cuda:0"), key="b")
+            failed = served.expect(Failed)
+            assert (failed.job, failed.code) == (waiting, "E_WORKER_START")
+            assert "cuda:0" in failed.message and "worker-1.err" in failed.message
+            healthy = served.submit(fake_job(tmp_path, "a"), key="a")
+            assert served.expect(Done).job == healthy
+    finally:
+        daemon.end()
+
+
+def test_credit_that_comes_after_the_last_row_is_no_fault(served: Client, tmp_path: Path) -> None:
+    job = served.submit(fake_job(tmp_path, height=30))
+    done = served.expect(Done)
+    assert len(list(served.rows(job, done.seq))) == 3
+    for _ in range(3):
+        served.credit(job)
+    assert served.data_message(0.3) is None
+
+
 def test_messages_on_the_wrong_socket(served: Client, tmp_path: Path) -> None:
     assert served.ask(Attach(job="j"), Error).code == "E_WRONG_SOCKET"
     served.data.send_multipart(frames.encode(Submit(key="k", job=fake_job(tmp_path))))
     assert served.data_message()[0].code == "E_WRONG_SOCKET"
 
 
-def test_models_are_listed_as_the_command_line_lists_them(served: Client) -> None:
-    from rest_backend.models.zoo import list_models, summary
+def test_models_are_listed_as_the_plugin_shows_them(served: Client, daemon: Daemon) -> None:
+    answer = served.ask(ListModels(), Models)
+    (model,) = answer.models
+    assert answer.left_out == 0
+    assert (model["id"], model["bundled"]) == ("kitsap-buildings", True)
+    assert model["bands"] == ["red", "green", "blue"]
+    assert [entry["name"] for entry in model["classes"]] == ["background", "building"]
+    assert [set(entry) for entry in model["score"]["classes"]] == [{"id", "iou"}] * 2
+    assert not {"architecture", "training", "confusion"} & (model.keys() | model["score"].keys())
 
-    installed = json.loads(json.dumps([summary(model) for model in list_models()]))
-    assert served.ask(ListModels(), Models).models == installed
+
+def test_more_models_than_one_answer_holds(served: Client, daemon: Daemon) -> None:
+    """100 models as large as the bundled one, and a monster that must not hide those after it."""
+    folder = daemon.home / "models"
+    folder.mkdir()
+    card = json.loads((bundled_folder("models") / "kitsap-buildings.json").read_text())
+    for number in range(100):
+        copy = {**card, "id": f"model-{number:03}"}
+        if number == 1:
+            copy["bands"] = [{"name": f"{band:0200}", "role": "x"} for band in range(1000)]
+            copy["normalisation"] = {"method": "scene"}
+        (folder / f"{copy['id']}.json").write_text(json.dumps(copy))
+        (folder / f"{copy['id']}.safetensors").touch()
+    installed = [model.id for model in list_models(daemon.home)]
+    assert len(installed) == 101
+    answer = served.ask(ListModels(), Models)
+    listed = [model["id"] for model in answer.models]
+    assert len(listed) + answer.left_out == 101
+    assert len(listed) >= 40
+    installed.remove("model-001")
+    assert listed == installed[: len(listed)]
+    assert len(frames.encode(answer)[1]) <= HEADER_LIMIT
 
 
 def test_strangers_hear_nothing_from_the_real_daemon(daemon: Daemon) -> None:

@@ -13,14 +13,15 @@ import secrets
 import time
 from types import TracebackType
 
+import msgspec
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from rest_backend import __version__
 from rest_backend.daemon import link
 from rest_backend.daemon.home import Home
 from rest_backend.daemon.jobs import Jobs, job_status
 from rest_backend.daemon.journal import JobRecord, Journal
+from rest_backend.daemon.links import Links
 from rest_backend.daemon.security import Authenticator, bind_router, load_or_make_keys, self_attack
 from rest_backend.daemon.sessions import Attachments, ControlSessions
 from rest_backend.daemon.supervisor import Gone, Supervisor, Worker
@@ -34,6 +35,7 @@ from rest_backend.wire.messages import (
     Cancel,
     Credit,
     DaemonStatus,
+    Done,
     Error,
     Failed,
     Goodbye,
@@ -55,6 +57,7 @@ _log = logging.getLogger(__name__)
 _REQUESTS_A_TURN = 64
 MODELS_LIMIT = 256
 _STATUS_BYTES = HEADER_LIMIT // 2
+_LEFT_OUT_BYTES = 32  # room for the digits of the count
 
 
 class Broker:
@@ -72,7 +75,6 @@ class Broker:
         self._started = time.monotonic()
         self._stop = False
         self._dropped = 0
-        self._connected: set[int] = set()
 
     def __enter__(self) -> Broker:
         """Bind, attack ourselves, take up old jobs.
@@ -88,7 +90,8 @@ class Broker:
         try:
             self._control = self._bind()
             self._data = self._bind()
-            self._monitor = self._control.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+            self._control_links = Links(self._control)
+            self._data_links = Links(self._data)
             self._supervisor = Supervisor(self._context, self._home.folder, self._home.log)
             self._sessions = ControlSessions(self._control)
             self._jobs = Jobs(self._journal, self._supervisor, self._home, self._emit, self._rows_ready)
@@ -127,14 +130,15 @@ class Broker:
     def run(self) -> None:
         """Serve until asked to stop, or idle for too long."""
         poller = zmq.Poller()
-        for socket in (self._control, self._data, self._supervisor.inbox, self._monitor):
+        monitors = (self._control_links.monitor, self._data_links.monitor)
+        for socket in (self._control, self._data, self._supervisor.inbox, *monitors):
             poller.register(socket, zmq.POLLIN)
         busy_at = time.monotonic()
         more = False
         while not self._stop:
             poller.poll(0 if more else self._patience())
             now = time.monotonic()
-            self._count_clients()
+            self._follow_links()
             for worker, message in self._supervisor.receive(now):
                 self._from_worker(worker, message)
             for _ in range(_REQUESTS_A_TURN):
@@ -144,7 +148,7 @@ class Broker:
             self._jobs.tick(now)
             self._sessions.flush()
             more = self._attachments.pump()
-            if self._connected or any(worker.job for worker in self._supervisor.live()):
+            if self._control_links.any or any(worker.job for worker in self._supervisor.live()):
                 busy_at = now
             elif now - busy_at > self._idle_seconds and not self._jobs.unfinished:
                 _log.info("nobody needs the engine; it ends")
@@ -159,8 +163,9 @@ class Broker:
         received = _receive(socket)
         if received is None:
             return False
-        peer, parts = received
+        peer, descriptor, parts = received
         control = socket is self._control
+        (self._control_links if control else self._data_links).note(peer, descriptor)
         try:
             message = frames.decode_request(parts)
         except frames.WireError as error:
@@ -195,7 +200,7 @@ class Broker:
             self._status(peer, message)
         elif isinstance(message, Watch):
             record = self._jobs.find(message.job)
-            self._sessions.watch(peer, record.id)
+            self._watch(peer, record)
             self._answer_status(peer, message, record)
             self._catch_up(peer, record)
         elif isinstance(message, Cancel):
@@ -244,7 +249,7 @@ class Broker:
 
     def _submit(self, peer: bytes, message: Submit) -> None:
         record = self._jobs.submit(message.key, message.job)
-        self._sessions.watch(peer, record.id)
+        self._watch(peer, record)
         self._sessions.send(
             peer, Submitted(request=message.request, job=record.id, key=record.key, state=record.state)
         )
@@ -279,7 +284,7 @@ class Broker:
 
     def _cancel(self, peer: bytes, message: Cancel) -> None:
         record = self._jobs.note_cancel(message.job)
-        self._sessions.watch(peer, record.id)
+        self._watch(peer, record)
         # The wish is journaled; its answer comes before the event, also when the job ends at once.
         self._answer_status(peer, message, record)
         if record.state in ("queued", "running"):
@@ -288,15 +293,29 @@ class Broker:
             self._catch_up(peer, record)
 
     def _list_models(self, peer: bytes, message: ListModels) -> None:
-        models = [zoo.summary(model) for model in zoo.list_models(self._home.folder)]
-        self._sessions.send(peer, Models(request=message.request, models=models[:MODELS_LIMIT]))
+        answer = Models(request=message.request, models=[])
+        size = len(frames.encode(answer)[1]) + _LEFT_OUT_BYTES
+        for model in zoo.list_models(self._home.folder):
+            brief = zoo.brief(model)
+            # One byte is the comma.
+            needed = len(msgspec.json.encode(brief)) + 1
+            if size + needed > HEADER_LIMIT or len(answer.models) == MODELS_LIMIT:
+                answer.left_out += 1
+                continue
+            size += needed
+            answer.models.append(brief)
+        self._sessions.send(peer, answer)
 
     # --- events -----------------------------------------------------------------------------------
 
     def _emit(self, job: str, message: Message) -> None:
         if isinstance(message, Failed):
             self._attachments.detach_job(job)
+        elif isinstance(message, Done):
+            self._attachments.finish_job(job, message.seq)
         self._sessions.emit(job, message)
+        if isinstance(message, Failed | Done):
+            self._sessions.unwatch(job)  # nothing follows
 
     def _rows_ready(self, job: str) -> None:
         self._attachments.stir(job)
@@ -307,6 +326,10 @@ class Broker:
         except Exception:  # noqa: BLE001 - the boundary: a worker must not end the daemon
             _log.exception("message of worker %d failed; it is replaced", worker.process.pid)
             worker.process.kill()
+
+    def _watch(self, peer: bytes, record: JobRecord) -> None:
+        if record.state in ("queued", "running"):
+            self._sessions.watch(peer, record.id)
 
     def _catch_up(self, peer: bytes, record: JobRecord) -> None:
         event = self._jobs.latest_event(record)
@@ -336,15 +359,16 @@ class Broker:
             return 25
         return 200
 
-    def _count_clients(self) -> None:
-        while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor)
-            if event["event"] & zmq.EVENT_ACCEPTED:  # strangers too, for the 3 s of a handshake
-                self._connected.add(int(event["value"]))
-            else:
-                self._connected.discard(int(event["value"]))
-                if not self._connected:
-                    self._sessions.clear()
+    def _follow_links(self) -> None:
+        """Forget the peers that left."""
+        for peer in self._control_links.departed():
+            self._sessions.leave(peer)
+        if not self._control_links.any:
+            self._sessions.clear()
+        for peer in self._data_links.departed():
+            self._attachments.leave(peer)
+        if not self._data_links.any:
+            self._attachments.clear()
 
     def _tell(self, control: bool, peer: bytes, message: Error) -> None:
         if control:
@@ -355,13 +379,12 @@ class Broker:
     def _close(self) -> None:
         self._authenticator.close()
         for name in ("_control", "_data"):
+            links = getattr(self, f"{name}_links", None)
+            if links is not None:
+                links.close()
             socket = getattr(self, name, None)
             if socket is not None:
-                socket.disable_monitor()
                 socket.close(linger=200)  # the goodbyes
-        monitor = getattr(self, "_monitor", None)
-        if monitor is not None:
-            monitor.close(linger=0)  # the context does not end while it is open
         supervisor = getattr(self, "_supervisor", None)
         if supervisor is not None and not supervisor.inbox.closed:
             supervisor.inbox.close()
@@ -369,17 +392,18 @@ class Broker:
         self._journal.close()
 
 
-def _receive(socket: zmq.Socket[bytes]) -> tuple[bytes, list[bytes]] | None:
-    """Routing id and at most five frames of the next message; more is thrown away."""
+def _receive(socket: zmq.Socket[bytes]) -> tuple[bytes, int, list[bytes]] | None:
+    """Routing id, connection and at most five frames of the next message; more is thrown away."""
     try:
-        parts = [socket.recv(zmq.NOBLOCK)]
+        identity = socket.recv(zmq.NOBLOCK, copy=False)
     except zmq.Again:
         return None
+    parts: list[bytes] = []
     while socket.getsockopt(zmq.RCVMORE):
         part = socket.recv(zmq.NOBLOCK)
-        if len(parts) <= 5:
+        if len(parts) < 5:
             parts.append(part)
-    return parts[0], parts[1:]
+    return identity.bytes, int(identity.get(zmq.SRCFD)), parts
 
 
 def _error(error: RestError, request: str, job: str = "") -> Error:

@@ -23,9 +23,11 @@ from rest_backend.wire.messages import Done, Failed, JobStatus, Message, Progres
 
 _log = logging.getLogger(__name__)
 
-CANCEL_SECONDS = 1.5  # a worker has this long to end a job itself
+CANCEL_SECONDS = 1.0  # a worker has this long to end a job itself; some stages ask no cancel
 QUEUE_LIMIT = 512
 KEEP_SECONDS = 7 * 24 * 3600.0
+KEEP_BYTES = 4 * 10**9  # rows of jobs that ended
+TIDY_SECONDS = 3600.0
 _DEVICE = re.compile(r"auto|cpu|cuda:\d{1,3}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -39,6 +41,7 @@ class Jobs:
         home: Folders of the daemon.
         emit: Called with a job's id and an event for those who watch it.
         rows_ready: Called with a job's id when new row blocks are journaled.
+        keep_bytes: Most bytes of rows of finished jobs; the last job's rows are kept whatever their size.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Jobs:
         home: Home,
         emit: Callable[[str, Message], None],
         rows_ready: Callable[[str], None],
+        keep_bytes: int = KEEP_BYTES,
     ) -> None:
         self._journal = journal
         self._supervisor = supervisor
@@ -56,6 +60,8 @@ class Jobs:
         self._rows_ready = rows_ready
         self._cancel_at: dict[str, float] = {}
         self._progress: dict[str, Progress] = {}
+        self._keep_bytes = keep_bytes
+        self._tidy_at = 0.0  # time.monotonic()
         self._schedule_needed = True
         self._stopping = False
 
@@ -144,7 +150,6 @@ class Jobs:
                 if intact < record.next_seq:
                     _log.warning("job %s: %d of %d blocks survived", record.id, intact, record.next_seq)
                     self._journal.drop_blocks(record.id, intact)
-        self._forget_old()
 
     def handle(self, worker: Worker, message: link.FromWorker | Gone) -> None:
         """One message of a worker."""
@@ -167,7 +172,7 @@ class Jobs:
             self._ended(worker, message)
 
     def tick(self, now: float) -> None:
-        """End workers that do not heed a cancel; give idle ones work."""
+        """End workers that do not heed a cancel; give idle ones work; delete old rows."""
         for job, deadline in list(self._cancel_at.items()):
             if now >= deadline:
                 worker = self._worker_of(job)
@@ -178,6 +183,9 @@ class Jobs:
         if self._schedule_needed and not self._stopping:
             self._schedule_needed = False
             self._schedule()
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
+            self._forget_old()
 
     def urgent(self) -> bool:
         """Whether a cancel waits for its deadline."""
@@ -195,14 +203,6 @@ class Jobs:
         queued = self._journal.jobs("queued")
         if not queued:
             return
-        if all(slot.down for slot in self._supervisor.slots):
-            for record in queued:
-                self._fail(
-                    record,
-                    "E_WORKER_START",
-                    f"The process that computes does not start; see {self._home.log / 'worker-0.err'}.",
-                )
-            return
         if self._supervisor.devices_known:
             there = {slot.device.id for slot in self._supervisor.slots}
             for record in queued:
@@ -211,6 +211,9 @@ class Jobs:
                     message = f"There is no device {record.job.device}; this computer has {offer}."
                     self._fail(record, "E_DEVICE", message)
             queued = self._journal.jobs("queued")
+        for record in queued:
+            self._fail_without_worker(record)
+        queued = self._journal.jobs("queued")
         for worker in self._supervisor.idle():
             own = worker.slot.device.id
             fitting = (record for record in queued if record.job.device in ("auto", "cpu", own))
@@ -218,6 +221,17 @@ class Jobs:
             if first is not None:
                 queued.remove(first)
                 self._run(worker, first, own if first.job.device == "auto" else first.job.device)
+
+    def _fail_without_worker(self, record: JobRecord) -> None:
+        """Fail a job when every worker that could take it was given up."""
+        slots = self._supervisor.slots
+        if record.job.device not in ("auto", "cpu") and self._supervisor.devices_known:
+            slots = tuple(slot for slot in slots if slot.device.id == record.job.device)
+        if not all(slot.down for slot in slots):
+            return
+        device = f" on {slots[0].device.id}" if slots[0].device.id else ""
+        log = self._home.log / f"worker-{slots[0].number}.err"
+        self._fail(record, "E_WORKER_START", f"The process that computes{device} does not start; see {log}.")
 
     def _run(self, worker: Worker, record: JobRecord, device: str) -> None:
         record = self._journal.start(record.id)
@@ -247,6 +261,7 @@ class Jobs:
             # A cancel that came too late changes nothing: the output is in place.
             record = self._journal.finish(record.id, message.summary)
             self._progress.pop(record.id, None)
+            self._tidy_at = 0.0
             _log.info("job %s is done", record.id)
             self._emit(record.id, _done(record))
         elif record.cancel:
@@ -313,10 +328,23 @@ class Jobs:
         return next((worker for worker in self._supervisor.live() if worker.job == job), None)
 
     def _forget_old(self) -> None:
-        for record in self._journal.jobs("done", "failed", "cancelled"):
-            if record.ended is not None and time.time() - record.ended > KEEP_SECONDS:
-                self._remove_files(record)
-                self._journal.forget(record.id)
+        """Forget jobs that ended long ago, and the oldest while the rows of ended jobs are too many."""
+        ended = self._journal.ended()
+        sizes = {job: _size(self.rows_path(job)) for job, _ in ended}
+        kept = sum(sizes.values())
+        newest = next((job for job, _ in reversed(ended) if sizes[job]), "")
+        for job, when in ended:
+            crowded = kept > self._keep_bytes and sizes[job] and job != newest
+            if not crowded and time.time() - when <= KEEP_SECONDS:
+                continue
+            try:
+                remove_spool(self._home.spool / job)
+            except OSError as error:
+                _log.error("the rows of job %s cannot be deleted: %s", job, error)
+                continue
+            kept -= sizes[job]
+            self._journal.forget(job)
+            _log.info("job %s and its %d bytes of rows are forgotten", job, sizes[job])
 
 
 def job_status(record: JobRecord, *, with_summary: bool = True) -> JobStatus:
@@ -337,6 +365,14 @@ def job_status(record: JobRecord, *, with_summary: bool = True) -> JobStatus:
         message=record.message,
         summary=summary,
     )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _done(record: JobRecord) -> Done:

@@ -163,6 +163,18 @@ class Journal:
             return list(self._select(""))
         return list(self._select(f"WHERE state IN ({','.join('?' * len(states))})", *states))
 
+    def state(self, identifier: str) -> JobState | None:
+        """State of one job, without counting its blocks."""
+        row = self._database.execute("SELECT state FROM jobs WHERE id = ?", (identifier,)).fetchone()
+        return row[0] if row else None
+
+    def ended(self) -> list[tuple[str, float]]:
+        """Ids of the jobs that ended and when (seconds since the epoch), oldest end first."""
+        cursor = self._database.execute(
+            "SELECT id, ended FROM jobs WHERE ended IS NOT NULL ORDER BY ended, position"
+        )
+        return cursor.fetchall()
+
     def blocks(self, job: str, seq: int = 0, limit: int = -1) -> list[Block]:
         """Row blocks of a job from ``seq`` on."""
         cursor = self._database.execute(

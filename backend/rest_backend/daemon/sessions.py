@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,32 +14,40 @@ from rest_backend.daemon.journal import Journal
 from rest_backend.daemon.spool import read_block
 from rest_backend.errors import ResourceError
 from rest_backend.wire import frames
-from rest_backend.wire.messages import CREDIT_LIMIT, Error, Message, Progress, Rows
+from rest_backend.wire.messages import CREDIT_LIMIT, Error, Goodbye, Message, Progress, Rows
 
 _log = logging.getLogger(__name__)
 
 SESSION_LIMIT = 256
-ATTACHMENT_LIMIT = 256
+ATTACHMENT_LIMIT = 2048  # more than the queue holds: one client may attach to all of its jobs
 BACKLOG_LIMIT = 256  # messages kept for a client that does not read
 
 
 @dataclass
 class _Session:
     greeted: bool = False
+    leaving: bool = False  # only its goodbye is still to be sent
     backlog: deque[list[bytes]] = field(default_factory=deque)
 
 
 class ControlSessions:
-    """Clients of the control socket."""
+    """Clients of the control socket.
 
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+    Args:
+        socket: The control socket.
+        limit: Most clients remembered.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], limit: int = SESSION_LIMIT) -> None:
         self._socket = socket
+        self._limit = limit
         self._sessions: dict[bytes, _Session] = {}
         self._watchers: defaultdict[str, set[bytes]] = defaultdict(set)
 
     def greet(self, peer: bytes) -> None:
-        """Remember a client that speaks our protocol; the oldest goes when there are too many."""
-        self._session(peer).greeted = True
+        """Remember a client that speaks our protocol; another goes when there are too many."""
+        session = self._session(peer)
+        session.greeted, session.leaving = True, False
 
     def greeted(self, peer: bytes) -> bool:
         """Whether the client said hello."""
@@ -48,6 +56,10 @@ class ControlSessions:
     def watch(self, peer: bytes, job: str) -> None:
         """Send the events of a job to a client."""
         self._watchers[job].add(peer)
+
+    def unwatch(self, job: str) -> None:
+        """The job ended: no event of it follows."""
+        self._watchers.pop(job, None)
 
     def emit(self, job: str, message: Message) -> None:
         """Send an event to those who watch the job."""
@@ -67,6 +79,8 @@ class ControlSessions:
             refusal = Error(request=message.request, code="E_ANSWER_SIZE", message=error.message)
             encoded = frames.encode(refusal)
         session = self._session(peer)
+        if session.leaving:
+            return
         if session.backlog or not self._try(peer, encoded):
             self._keep(peer, session, message, encoded)
 
@@ -75,9 +89,17 @@ class ControlSessions:
         for peer, session in list(self._sessions.items()):
             while session.backlog and self._try(peer, session.backlog[0]):
                 session.backlog.popleft()
-                if peer not in self._sessions:
-                    break
+            if session.leaving and not session.backlog:
+                self.leave(peer)
         return not any(session.backlog for session in self._sessions.values())
+
+    def leave(self, peer: bytes) -> None:
+        """A client is gone."""
+        self._sessions.pop(peer, None)
+        for job, peers in list(self._watchers.items()):
+            peers.discard(peer)
+            if not peers:
+                del self._watchers[job]
 
     def clear(self) -> None:
         """Nobody is connected any more."""
@@ -86,8 +108,8 @@ class ControlSessions:
 
     def _session(self, peer: bytes) -> _Session:
         if peer not in self._sessions:
-            while len(self._sessions) >= SESSION_LIMIT:
-                self._drop(next(iter(self._sessions)))
+            while len(self._sessions) >= self._limit:
+                self._evict()
             self._sessions[peer] = _Session()
         return self._sessions[peer]
 
@@ -95,9 +117,23 @@ class ControlSessions:
         if isinstance(message, Progress):
             return
         if len(session.backlog) >= BACKLOG_LIMIT:
-            self._drop(peer)
+            _log.warning("a client does not read; it is dropped")
+            self.leave(peer)
+            sentence = f"The engine ended this link: {BACKLOG_LIMIT} of its messages were not read."
+            goodbye = frames.encode(Goodbye(code="E_SLOW", message=sentence))
+            # It stays in the table until it reads its goodbye or goes away.
+            self._sessions[peer] = _Session(leaving=True, backlog=deque([goodbye]))
             return
         session.backlog.append(encoded)
+
+    def _evict(self) -> None:
+        """Make room: whoever never said hello goes first, then the oldest, with a goodbye."""
+        strange = (peer for peer, session in self._sessions.items() if not session.greeted)
+        peer = next(strange, next(iter(self._sessions)))
+        _log.warning("too many clients; one is dropped")
+        sentence = "The engine ended this link: too many clients are connected."
+        self._try(peer, frames.encode(Goodbye(code="E_BUSY", message=sentence)))
+        self.leave(peer)
 
     def _try(self, peer: bytes, encoded: list[bytes]) -> bool:
         """Whether the message needs no further attempt."""
@@ -108,15 +144,8 @@ class ControlSessions:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self._drop(peer)
+            self.leave(peer)
         return True
-
-    def _drop(self, peer: bytes) -> None:
-        self._sessions.pop(peer, None)
-        for job, peers in list(self._watchers.items()):
-            peers.discard(peer)
-            if not peers:
-                del self._watchers[job]
 
 
 @dataclass
@@ -135,30 +164,46 @@ class Attachments:
         socket: The data socket.
         journal: Where the blocks are known.
         rows_path: Spool file of a job.
+        limit: Most attachments; beyond it the one that was used least recently goes, and its
+            client hears ``E_NOT_ATTACHED`` when it gives credit next.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], journal: Journal, rows_path: Callable[[str], Path]) -> None:
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        journal: Journal,
+        rows_path: Callable[[str], Path],
+        limit: int = ATTACHMENT_LIMIT,
+    ) -> None:
         self._socket = socket
         self._journal = journal
         self._rows_path = rows_path
-        self._attachments: dict[tuple[bytes, str], _Attachment] = {}
+        self._limit = limit
+        self._attachments: OrderedDict[tuple[bytes, str], _Attachment] = OrderedDict()
+        # Whose rows were all sent: credit for blocks that do not exist is still on its way.
+        self._delivered: OrderedDict[tuple[bytes, str], None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._attachments)
 
     def attach(self, peer: bytes, job: str, seq: int, credit: int) -> None:
-        """Send rows of a job from ``seq`` on; attaching again replaces position and credit.
-
-        Raises:
-            ResourceError: ``E_BUSY``: there are too many.
-        """
+        """Send rows of a job from ``seq`` on; attaching again replaces position and credit."""
         key = (peer, job)
-        if key not in self._attachments and len(self._attachments) >= ATTACHMENT_LIMIT:
-            raise ResourceError("E_BUSY", "Too many clients receive rows already.")
+        self._delivered.pop(key, None)
+        self._attachments.pop(key, None)
+        while len(self._attachments) >= self._limit:
+            self._attachments.popitem(last=False)
         self._attachments[key] = _Attachment(seq, credit)
+        if self._journal.state(job) == "done" and not self._journal.blocks(job, seq, 1):
+            self._complete(key)
 
     def grant(self, peer: bytes, job: str, credit: int) -> bool:
         """Add credit, never beyond ``CREDIT_LIMIT``; False when the client is not attached."""
-        attachment = self._attachments.get((peer, job))
+        key = (peer, job)
+        attachment = self._attachments.get(key)
         if attachment is None:
-            return False
+            return key in self._delivered
+        self._attachments.move_to_end(key)
         attachment.credit = min(CREDIT_LIMIT, attachment.credit + credit)
         attachment.hungry = True
         return True
@@ -174,9 +219,22 @@ class Attachments:
         for key in [key for key in self._attachments if key[1] == job]:
             del self._attachments[key]
 
+    def finish_job(self, job: str, next_seq: int) -> None:
+        """The job is done with ``next_seq`` blocks: whoever has them all needs nothing more."""
+        for key in [key for key in self._attachments if key[1] == job]:
+            if self._attachments[key].seq >= next_seq:
+                self._complete(key)
+
+    def leave(self, peer: bytes) -> None:
+        """A client is gone."""
+        for table in (self._attachments, self._delivered):
+            for key in [key for key in table if key[0] == peer]:
+                del table[key]
+
     def clear(self) -> None:
         """Nobody is connected any more."""
         self._attachments.clear()
+        self._delivered.clear()
 
     def pump(self) -> bool:
         """Send at most one block to each client that has credit.
@@ -195,9 +253,13 @@ class Attachments:
         return any(attachment.hungry and attachment.credit for attachment in self._attachments.values())
 
     def _send_next(self, peer: bytes, job: str, attachment: _Attachment) -> bool:
-        blocks = self._journal.blocks(job, attachment.seq, 1)
+        blocks = self._journal.blocks(job, attachment.seq, 2)
         if not blocks:
             attachment.hungry = False
+            if self._journal.state(job) is None:
+                del self._attachments[peer, job]
+                message = "The rows of this job were deleted to make room for newer ones."
+                self.tell(peer, Error(job=job, code="E_UNKNOWN_JOB", message=message))
             return False
         block = blocks[0]
         try:
@@ -212,7 +274,15 @@ class Attachments:
             return False
         attachment.seq += 1
         attachment.credit -= 1
+        if len(blocks) == 1 and self._journal.state(job) == "done":
+            self._complete((peer, job))
         return True
+
+    def _complete(self, key: tuple[bytes, str]) -> None:
+        del self._attachments[key]
+        self._delivered[key] = None
+        while len(self._delivered) > self._limit:
+            self._delivered.popitem(last=False)
 
     def tell(self, peer: bytes, message: Message) -> None:
         """Send an error; a client with no room for it misses it."""
@@ -226,7 +296,6 @@ class Attachments:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            for key in [key for key in self._attachments if key[0] == peer]:
-                del self._attachments[key]
+            self.leave(peer)
             return False
         return True

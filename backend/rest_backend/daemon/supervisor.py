@@ -60,6 +60,15 @@ class Worker:
         except OSError:
             _log.info("worker %d does not listen any more", self.process.pid)
 
+    def hang_up(self) -> None:
+        """Close the pipe to the worker, which makes it end."""
+        if self.process.stdin is not None:
+            # Closing writes what an earlier send could not: to a dead process it is of no use.
+            try:
+                self.process.stdin.close()
+            except OSError:
+                _log.debug("the pipe of worker %d broke with it", self.process.pid)
+
     def exited_for(self, now: float) -> float:
         """Seconds since the process was first seen dead; 0 while it lives."""
         if self.process.poll() is None:
@@ -205,9 +214,7 @@ class Supervisor:
         """
         self._stopping = True
         for worker in self._workers.values():
-            stdin = worker.process.stdin
-            if stdin is not None:
-                stdin.close()
+            worker.hang_up()
         force_at = time.monotonic() + _COOPERATION_SECONDS
         forced = False
         while self._workers:
@@ -268,12 +275,7 @@ class Supervisor:
             worker.process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
             _log.error("worker %d cannot be ended by the system", worker.process.pid)
-        if worker.process.stdin is not None:
-            # What could not be written to a dead process is of no use.
-            try:
-                worker.process.stdin.close()
-            except OSError:
-                _log.debug("the pipe of worker %d broke with it", worker.process.pid)
+        worker.hang_up()
         del self._workers[worker.number]
         slot = worker.slot
         if slot.worker is worker:

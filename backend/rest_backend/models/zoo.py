@@ -19,6 +19,7 @@ from rest_backend.errors import InputError
 from rest_backend.models.card import ModelCard, read_card, weights_path
 
 MODEL_LIMIT = 255  # cards read from one folder
+_BRIEF_TEXT = 320  # characters
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def find_model(id_or_path: str | Path, home: Path | None = None) -> InstalledMod
 
 
 def summary(model: InstalledModel) -> dict[str, Any]:
-    """What ``rest-backend models --json`` and the plugin show of a model, in JSON types.
+    """What ``rest-backend models --json`` shows of a model, in JSON types.
 
     Args:
         model: An installed model.
@@ -142,10 +143,46 @@ def summary(model: InstalledModel) -> dict[str, Any]:
     return {name: card[name] for name in fields} | {"bundled": model.bundled, "card": str(model.card_path)}
 
 
+def brief(model: InstalledModel) -> dict[str, Any]:
+    """What a person choosing a model wants to know, small enough for many to fit one message.
+
+    Args:
+        model: An installed model.
+
+    Returns:
+        ``id``, ``name``, ``bands`` (their names), ``classes``, ``ground_resolution_m``, ``licence``,
+        ``good_for``, ``limits``, ``score`` (None, or ``data``, ``note`` and per class ``id`` and ``iou``),
+        ``bundled`` and ``card``. Texts over 320 characters are cut and end with an ellipsis.
+    """
+    card = model.card
+    score = card.score and {
+        "data": _cut(card.score.data),
+        "note": _cut(card.score.note),
+        "classes": [{"id": entry.id, "iou": entry.iou} for entry in card.score.classes],
+    }
+    return {
+        "id": card.id,
+        "name": card.name,
+        "bands": [band.name for band in card.bands],
+        "classes": msgspec.to_builtins(card.classes),
+        "ground_resolution_m": msgspec.to_builtins(card.ground_resolution_m),
+        "licence": card.licence,
+        "good_for": _cut(card.good_for),
+        "limits": _cut(card.limits),
+        "score": score,
+        "bundled": model.bundled,
+        "card": str(model.card_path),
+    }
+
+
 def models_folder(home: Path | None = None) -> Path:
     """Where a user's own models lie: ``models`` in the daemon's folder."""
     chosen = home or os.environ.get("REST_HOME")
     return Path(chosen or platformdirs.user_data_dir("rest-qgis", appauthor=False)) / "models"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _BRIEF_TEXT else text[: _BRIEF_TEXT - 1].rstrip() + "…"
 
 
 def _read(path: Path, bundled: bool) -> InstalledModel | BrokenModel:

@@ -94,9 +94,13 @@ class ListModels(Message, tag="list_models"):
 
 
 class Models(Message, tag="models"):
-    """Answer: model summaries as ``rest-backend models --json`` prints them, bundled first."""
+    """Answer: short summaries of the models, bundled first, as many as one header holds.
+
+    ``rest-backend models --json`` prints all of them, with everything their cards say.
+    """
 
     models: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=256)]
+    left_out: Count = 0  # installed models this answer has no room for; their ids and paths work in jobs
 
 
 class Device(msgspec.Struct, kw_only=True):
