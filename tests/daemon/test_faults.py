@@ -110,7 +110,7 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(
     failed = served.expect(Failed)
     assert (
         time.monotonic() - began < 10
-    )  # about 0 s, and 1.5 s by force, on a machine with nothing else to do
+    )  # about 0 s, and 1 s by force, on a machine with nothing else to do
     assert (failed.job, failed.code) == (job, "E_CANCELLED")
     assert left_behind(tmp_path) == []
     assert list((daemon.home / "spool").iterdir()) == []
