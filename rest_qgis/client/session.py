@@ -395,8 +395,9 @@ class Session(threading.Thread):
         if not lowest <= PROTOCOL <= highest:
             version, pid = (self._last.version, self._last.pid) if self._last else ("unknown", 0)
             raise version_error(version, pid, self.home)
-        if self._phase == "greeting":
-            self._retry(f"it says: {message['message']}")  # it is just ending; the next one will answer
+        if self._phase == "greeting" or message["code"] in ("E_BUSY", "E_SLOW"):
+            # It is just ending and the next one will answer, or it serves on and only this link is over.
+            self._retry(f"it says: {message['message']}")
         else:
             self._say_goodbye()
 
