@@ -1,7 +1,8 @@
 """The job observer: gives each job a layer that fills in while the job runs.
 
-Its listeners run on the client's thread and do the writing; the layers live on
-QGIS's main thread. Between the two travel only queued signals.
+Its listeners run on the client's thread and do the writing, but for the first
+filling, which has a thread of its own; the layers live on QGIS's main thread.
+Between them travel only queued signals.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from qgis.PyQt.QtGui import QColor
 
 from rest_qgis.layers.group import insert_in_group
 from rest_qgis.layers.live_raster import LiveRaster
+from rest_qgis.resources import style_path
 
 REFRESH_MILLISECONDS = 250
 JOB_PROPERTY = "rest/job"  # custom property of every layer made here: the job's id
@@ -50,6 +52,7 @@ class LiveLayers(QObject):
     def __init__(self, canvas: QgsMapCanvas, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._canvas = canvas
+        self._closed = False
         self._folder = Path(QgsProcessingUtils.tempFolder())
         self._numbers = itertools.count(1)
         self._shown: dict[Any, _Shown] = {}
@@ -75,14 +78,18 @@ class LiveLayers(QObject):
 
     def close(self) -> None:
         """Forget every running job: its layer and its files go. May be called twice."""
+        self._closed = True
         self._timer.stop()
         for listener in list(self._shown):
             self._drop(listener)
 
     def _show(self, listener: _Listener) -> None:
+        if self._closed:
+            _delete(listener.raster)
+            return
         order = listener.order
         layer = QgsRasterLayer(str(listener.raster.path), order.title, "gdal")
-        if not layer.isValid():
+        if not layer.isValid() or not layer.loadNamedStyle(style_path("class_map.qml"))[1]:
             self.trouble.emit(
                 self.tr("The growing result of “{0}” cannot be shown; the job goes on.").format(order.title)
             )
@@ -147,20 +154,21 @@ class _Shown:
 
 
 class _Listener:
-    """Writes one job's rows; every method but the constructor runs on the client's thread."""
+    """Writes one job's rows; its public methods run on the client's thread, the constructor on any."""
 
     def __init__(self, owner: LiveLayers, order: Any, raster: LiveRaster) -> None:
         self.order = order
         self.raster = raster
         self.job_id = ""
         self._owner = owner
-        self._alive = False
+        self._alive = False  # the job runs and its rows can be written
+        self._lock = threading.Lock()  # of that, and of the order of signals
 
     def submitted(self, job: Any) -> None:
         self.job_id = job.id
+        self._alive = True
         if self._attempt(self.raster.create):
-            self._alive = True
-            self._owner._created.emit(self)
+            threading.Thread(target=self._fill, name="rest-live-fill", daemon=True).start()
 
     def progress(self, job: Any, progress: Any) -> None:
         pass
@@ -168,34 +176,53 @@ class _Listener:
     def rows(self, job: Any, rows: Any) -> None:
         if self._alive:
             window = (rows.column, rows.row, rows.width, rows.height)
-            self._alive = self._attempt(lambda: self.raster.write(window, rows.values))
+            self._attempt(lambda: self.raster.write(window, rows.values))
 
     def done(self, job: Any, done: Any) -> None:
-        self.raster.close()
+        self._end()
         self._owner._completed.emit(self, done.output)
 
     def failed(self, job: Any, code: str, message: str) -> None:
-        self.raster.close()
+        self._end()
         self._owner._dropped.emit(self)
 
-    def _attempt(self, action: Callable[[], None]) -> bool:
-        """Run a write; a full disk ends the preview, never the job."""
+    def _fill(self) -> None:
+        """On a thread of its own: ask for the layer once every pixel is written, unless the job ended."""
+        whole = self._attempt(self.raster.fill)
+        with self._lock:
+            if whole and self._alive:
+                self._owner._created.emit(self)
+                return
+        self.raster.discard()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._alive = False
+        self.raster.close()
+
+    def _attempt(self, action: Callable[[], Any]) -> bool:
+        """Run a write; a full disk ends the preview, never the job. Returns whether it can be shown."""
         try:
-            action()
+            return action() is not False
         except (OSError, ValueError) as error:
-            QgsMessageLog.logMessage(f"Live layer: {error}", "REST", Qgis.MessageLevel.Warning)
-            self._owner.trouble.emit(
-                self._owner.tr("The growing result cannot be shown ({0}); the job goes on.").format(error)
-            )
+            with self._lock:
+                told, self._alive = not self._alive, False
+            if not told:
+                QgsMessageLog.logMessage(f"Live layer: {error}", "REST", Qgis.MessageLevel.Warning)
+                self._owner.trouble.emit(
+                    self._owner.tr("The growing result cannot be shown ({0}); the job goes on.").format(error)
+                )
             return False
-        return True
 
 
 def _class_renderer(layer: QgsRasterLayer, classes: Any) -> QgsPalettedRasterRenderer:
+    # The base style has no classes, and a renderer takes them only when it is made.
     entries = [
         QgsPalettedRasterRenderer.Class(entry.id, QColor(entry.color), entry.name) for entry in classes
     ]
-    return QgsPalettedRasterRenderer(layer.dataProvider(), 1, entries)
+    renderer = QgsPalettedRasterRenderer(layer.dataProvider(), 1, entries)
+    renderer.setOpacity(layer.renderer().opacity())
+    return renderer
 
 
 def _delete(raster: LiveRaster) -> None:

@@ -1,19 +1,25 @@
 """The file behind a live layer: raw class rows and a VRT that describes them.
 
 A VRT over a flat raw file is the quickest source QGIS can read again and again
-while it grows. Everything here runs on the client's thread, never on QGIS's.
+while it grows. Nothing here runs on QGIS's main thread: rows are written on the
+client's, and the raw file is filled with nodata on a thread of its own, because
+gigabytes take seconds, in which the client must go on listening.
 """
 
 from __future__ import annotations
 
+import shutil
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from osgeo import gdal
+from osgeo import gdal, osr
 
 NODATA = 255
+SPARE_BYTES = 500_000_000  # of the disk that a live raster leaves to everybody else
 _FILL = bytes([NODATA]) * (4 * 1024 * 1024)
 
 
@@ -26,7 +32,10 @@ class MapClass(Protocol):
 
 
 class LiveRaster:
-    """A class map on disk that is complete from the start and fills in by rows.
+    """A class map on disk that is complete as soon as it can be opened and fills in by rows.
+
+    :meth:`create`, then :meth:`fill` on a thread of its own, at the end of which
+    the VRT appears; :meth:`write` may be called from :meth:`create` on.
 
     Attributes:
         path: The VRT, what a layer opens.
@@ -54,29 +63,60 @@ class LiveRaster:
         self._scene = scene
         self._classes = classes
         self._window = window
+        self._transform: tuple[float, ...] | None = None
+        self._reference: osr.SpatialReference | None = None
         self._raw: BinaryIO | None = None
+        self._initialised = 0  # bytes from the start of the raw file that were written
+        self._lock = threading.Lock()  # of the last two and both files
 
     def create(self) -> None:
-        """Write both files: every pixel nodata.
+        """Open the raw file for rows, still empty; quick.
 
         Raises:
-            OSError: The scene cannot be opened, or the folder cannot be written.
+            OSError: The scene cannot be opened, the folder cannot be written, or its disk has no room.
         """
         try:
             scene = gdal.Open(self._scene)
             if scene is None:
                 raise OSError(f"{self._scene} cannot be opened as a raster")
-            window = self._window or (0, 0, scene.RasterXSize, scene.RasterYSize)
-            self._window = window
-            self._fill_raw(window[2] * window[3])
-            self._describe(scene, window)
-            self._raw = self._raw_path.open("r+b", buffering=0)
+            self._window = self._window or (0, 0, scene.RasterXSize, scene.RasterYSize)
+            self._transform = scene.GetGeoTransform(can_return_null=True)
+            self._reference = scene.GetSpatialRef()
+            size = self._window[2] * self._window[3]
+            free = shutil.disk_usage(self.path.parent).free
+            if free < size + SPARE_BYTES:
+                raise OSError(
+                    f"{self.path.parent} has {free / 1e9:.1f} GB of room, the preview takes {size / 1e9:.1f} "
+                    f"and leaves {SPARE_BYTES / 1e9:.1f} to others"
+                )
+            self._raw = self._raw_path.open("w+b", buffering=0)
         except OSError:
             self.discard()
             raise
         except RuntimeError as error:  # GDAL's, where another plugin has switched its exceptions on
             self.discard()
             raise OSError(str(error)) from error
+
+    def fill(self) -> bool:
+        """Write nodata wherever no rows were written yet, then the VRT.
+
+        Returns:
+            Whether the raster is whole: False where it was closed meanwhile.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        while True:
+            # A piece at a time, so that rows never wait for long.
+            with self._lock:
+                if self._raw is None or self._window is None:
+                    return False
+                size = self._window[2] * self._window[3]
+                self._fill_to(min(size, self._initialised + len(_FILL)))
+                if self._initialised == size:
+                    self._describe(self._window)
+                    return True
+            time.sleep(0.001)  # else this thread would have the lock again before the one that waits
 
     def write(self, window: tuple[int, int, int, int], values: bytes) -> None:
         """Put finished rows in their place.
@@ -89,6 +129,24 @@ class LiveRaster:
             ValueError: The rows lie outside the map or are not as long as they say.
             OSError: The disk is full.
         """
+        with self._lock:
+            self._write(window, values)
+
+    def close(self) -> None:
+        """Let go of the raw file, and end the filling; layers may go on reading it."""
+        with self._lock:
+            if self._raw is not None:
+                self._raw.close()
+                self._raw = None
+
+    def discard(self) -> None:
+        """Delete both files. Where a reader still holds one (Windows), it stays in the temporary folder."""
+        self.close()
+        for path in (self.path, self._raw_path, Path(f"{self.path}.aux.xml")):
+            with suppress(OSError):
+                path.unlink()
+
+    def _write(self, window: tuple[int, int, int, int], values: bytes) -> None:
         if self._raw is None or self._window is None:
             raise ValueError("the live raster is closed")
         column, row, width, height = window
@@ -98,34 +156,32 @@ class LiveRaster:
             raise ValueError(f"{len(values)} bytes of rows for a window of {width} x {height} pixels")
         if column < 0 or row < 0 or column + width > map_width or row + height > map_height:
             raise ValueError(f"rows of {window} lie outside the map's window {self._window}")
+        end = (row + height) * map_width
+        # Where these rows are ahead of the filling, nothing before or beside them may stay unwritten.
+        self._fill_to(row * map_width if width == map_width else end)
         if width == map_width:
             _write_at(self._raw, row * map_width, values)
         else:
             for line in range(height):
                 start = line * width
                 _write_at(self._raw, (row + line) * map_width + column, values[start:start + width])
+        self._initialised = max(self._initialised, end)
         self.rows_written += 1
 
-    def close(self) -> None:
-        """Let go of the raw file; layers may go on reading it."""
-        if self._raw is not None:
-            self._raw.close()
-            self._raw = None
-
-    def discard(self) -> None:
-        """Delete both files. Where a reader still holds one (Windows), it stays in the temporary folder."""
-        self.close()
-        for path in (self.path, self._raw_path, Path(f"{self.path}.aux.xml")):
-            with suppress(OSError):
-                path.unlink()
-
-    def _fill_raw(self, missing: int) -> None:
+    def _fill_to(self, end: int) -> None:
         # Written out in full: a sparse file reads as class 0, not as nodata.
-        with self._raw_path.open("wb", buffering=0) as raw:
-            while missing:
-                missing -= raw.write(_FILL[: min(missing, len(_FILL))])
+        while self._raw is not None and self._initialised < end:
+            piece = min(end - self._initialised, len(_FILL))
+            _write_at(self._raw, self._initialised, _FILL[:piece])
+            self._initialised += piece
 
-    def _describe(self, scene: gdal.Dataset, window: tuple[int, int, int, int]) -> None:
+    def _describe(self, window: tuple[int, int, int, int]) -> None:
+        try:
+            self._write_vrt(window)
+        except RuntimeError as error:  # GDAL's, where another plugin has switched its exceptions on
+            raise OSError(str(error)) from error
+
+    def _write_vrt(self, window: tuple[int, int, int, int]) -> None:
         left, top, width, height = window
         description = gdal.GetDriverByName("VRT").Create(str(self.path), width, height, 0)
         if description is None:
@@ -140,12 +196,12 @@ class LiveRaster:
                 f"LineOffset={width}",
             ],
         )
-        transform = scene.GetGeoTransform(can_return_null=True)
+        transform = self._transform
         if transform is not None:
             x, y = gdal.ApplyGeoTransform(transform, left, top)
             description.SetGeoTransform((x, *transform[1:3], y, *transform[4:6]))
-        if scene.GetSpatialRef() is not None:
-            description.SetSpatialRef(scene.GetSpatialRef())
+        if self._reference is not None:
+            description.SetSpatialRef(self._reference)
 
         band = description.GetRasterBand(1)
         colors = gdal.ColorTable()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import rest_qgis.client
 from qgis.core import (
+    Qgis,
     QgsLayerTree,
     QgsLayerTreeModel,
     QgsMapRendererParallelJob,
@@ -17,15 +19,18 @@ from qgis.core import (
     QgsProject,
     QgsRasterLayer,
     QgsRasterSymbolLegendNode,
+    QgsSettings,
 )
 from qgis.PyQt.QtCore import QSize, Qt
 from qgis.PyQt.QtGui import QColor, QImage
+from rest_qgis.layers import live_raster
 from rest_qgis.layers.live_layers import REFRESH_MILLISECONDS
 from rest_qgis.plugin import RestPlugin
 from tests.qgis.stage import (
     CLASSES,
     add_layer,
     make_scene,
+    messages,
     open_dock,
     read,
     rest_layers,
@@ -66,19 +71,19 @@ def test_new_rows_are_shown_before_done_and_the_same_layer_gets_the_result(
 
     repaints: list[int] = []
     layer.repaintRequested.connect(lambda *_: repaints.append(1))
-    job.grant(2)
-    until(qtbot, lambda: len(repaints) > 0 and _drawn_rows(layer) > 1)
+    job.grant(1)
+    until(qtbot, lambda: len(repaints) > 0 and _drawn_rows(layer) > 0)
     drawn = _drawn_rows(layer)
     assert 0 < drawn < HEIGHT // 2
     assert job.state in ("running", "queued")
-    assert job.stream.next_seq == 2
+    assert job.stream.next_seq == 1
     raw = vrt.with_suffix(".raw").read_bytes()
     assert len(raw) == WIDTH * HEIGHT
     assert set(raw[: drawn * WIDTH]) <= set(CLASSES)
     assert set(raw[drawn * WIDTH :]) == {255}
     assert dock.run_button.isEnabled() is False
 
-    job.grant(30)
+    job.grant(31)  # the rest: more than there are
     until(qtbot, dock.run_button.isEnabled)
     until(qtbot, lambda: layer.source().endswith(".tif"))
     assert [other.id() for other in rest_layers()] == [identifier]
@@ -86,6 +91,82 @@ def test_new_rows_are_shown_before_done_and_the_same_layer_gets_the_result(
     assert qgis_iface.activeLayer() is imagery
     assert read(layer.source()).tobytes()[: drawn * WIDTH] == raw[: drawn * WIDTH]
     until(qtbot, lambda: not vrt.exists() and not vrt.with_suffix(".raw").exists())
+
+
+def test_repaints_only_for_new_rows_and_never_into_a_drawing(
+    plugin: RestPlugin,
+    qgis_iface: Any,
+    qtbot: Any,
+    scene: Path,
+    by_hand: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawing = [True]
+    monkeypatch.setattr(qgis_iface.mapCanvas(), "isDrawing", lambda: drawing[0])
+    add_layer(scene, qgis_iface)
+    dock = open_dock(plugin, qtbot)
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    layer = wait_for_layer(qtbot)
+    (listener,) = plugin.live_layers._shown
+    repaints: list[int] = []
+    layer.repaintRequested.connect(lambda *_: repaints.append(1))
+
+    def let_three_ticks_pass() -> None:
+        ticks: list[int] = []
+        plugin.live_layers._timer.timeout.connect(lambda: ticks.append(1))
+        until(qtbot, lambda: len(ticks) >= 3)
+
+    dock._job.grant(1)
+    until(qtbot, lambda: listener.raster.rows_written == 1)
+    let_three_ticks_pass()
+    assert len(repaints) == 0  # the canvas still draws
+    drawing[0] = False
+    let_three_ticks_pass()
+    assert len(repaints) == 1
+    let_three_ticks_pass()
+    assert len(repaints) == 1  # no new row
+    dock._job.grant(31)
+    until(qtbot, dock.run_button.isEnabled)
+
+
+def test_without_room_on_the_disk_no_live_layer_but_the_result(
+    plugin: RestPlugin,
+    qgis_iface: Any,
+    qtbot: Any,
+    small_scene: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live_raster.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    add_layer(small_scene, qgis_iface)
+    dock = open_dock(plugin, qtbot)
+    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    layer = wait_for_layer(qtbot)
+    assert layer.source().endswith(".tif")  # only when the job was done
+    (told,) = [text for text in messages(qgis_iface, Qgis.MessageLevel.Warning) if "room" in text]
+    assert "the job goes on" in told
+    until(qtbot, dock.run_button.isEnabled)
+
+
+def test_class_ids_are_never_mixed_whatever_the_user_set_for_rasters(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
+) -> None:
+    settings = QgsSettings()
+    settings.setValue("/Raster/defaultZoomedInResampling", "cubic")
+    settings.setValue("/Raster/defaultZoomedOutResampling", "bilinear")
+    try:
+        assert add_layer(scene, qgis_iface).resampleFilter().zoomedInResampler() is not None
+        dock = open_dock(plugin, qtbot)
+        qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+        layer = wait_for_layer(qtbot)
+    finally:
+        settings.remove("/Raster/defaultZoomedInResampling")
+        settings.remove("/Raster/defaultZoomedOutResampling")
+    assert layer.resampleFilter().zoomedInResampler() is None  # nearest neighbour
+    assert layer.resampleFilter().zoomedOutResampler() is None
+    assert layer.renderer().type() == "paletted"
+    assert layer.renderer().opacity() == 1.0
+    dock._job.grant(32)
+    until(qtbot, dock.run_button.isEnabled)
 
 
 def test_legend_is_the_cards_before_and_after(

@@ -18,6 +18,7 @@ from qgis.core import (
     QgsRectangle,
     QgsVectorLayer,
 )
+from rest_qgis.layers import live_raster
 from rest_qgis.layers.live_raster import LiveRaster
 from rest_qgis.processing.errors import SceneError
 from rest_qgis.processing.scene import scene_path, scene_window
@@ -144,6 +145,7 @@ def test_live_raster_lies_where_the_scene_lies(
 ) -> None:
     raster = LiveRaster(tmp_path / "live.vrt", scene(transform), CLASSES, (10, 20, 30, 40))
     raster.create()
+    assert raster.fill()
     dataset = gdal.Open(str(raster.path))
     assert (dataset.RasterXSize, dataset.RasterYSize) == (30, 40)
     if transform is None:
@@ -162,6 +164,7 @@ def test_live_raster_lies_where_the_scene_lies(
 def test_live_raster_takes_rows_and_parts_of_rows(scene: Any, tmp_path: Path) -> None:
     raster = LiveRaster(tmp_path / "live.vrt", scene(NORTH_UP), CLASSES, (10, 20, 30, 40))
     raster.create()
+    assert raster.fill()
     expected = np.full((40, 30), 255, np.uint8)
     assert (read(raster.path) == expected).all()
     raster.write((10, 20, 30, 2), bytes(range(60)))
@@ -184,10 +187,63 @@ def test_live_raster_refuses_rows_that_do_not_fit(
 ) -> None:
     raster = LiveRaster(tmp_path / "live.vrt", scene(NORTH_UP), CLASSES, (10, 20, 30, 40))
     raster.create()
+    assert raster.fill()
     with pytest.raises(ValueError, match="rows"):
         raster.write(window, bytes(length))
     assert (read(raster.path) == 255).all()
     raster.discard()
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["whole rows", "parts of rows"])
+def test_live_raster_keeps_rows_that_come_before_and_during_the_filling(
+    scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: bool
+) -> None:
+    monkeypatch.setattr(live_raster, "_FILL", b"\xff" * 50)  # less than two rows of 30
+    raster = LiveRaster(tmp_path / "live.vrt", scene(NORTH_UP), CLASSES, (10, 20, 30, 40))
+    raster.create()
+    expected = np.full((40, 30), 255, np.uint8)
+    left, width = (15, 4) if parts else (10, 30)
+    raster.write((left, 20, width, 2), b"\x07" * 2 * width)
+    expected[0:2, left - 10:left - 10 + width] = 7
+
+    def while_filling(seconds: float) -> None:
+        number = raster.rows_written
+        if number == 3:
+            return
+        row = (10, 3)[number - 1]  # ahead of the filling, then behind it
+        raster.write((left, 20 + row, width, 3), bytes([number]) * 3 * width)
+        expected[row:row + 3, left - 10:left - 10 + width] = number
+
+    monkeypatch.setattr(live_raster.time, "sleep", while_filling)
+    assert not raster.path.exists()
+    assert raster.fill()
+    assert raster.rows_written == 3
+    assert (read(raster.path) == expected).all()
+    raster.discard()
+
+
+def test_live_raster_stops_filling_when_it_is_discarded(
+    scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_raster, "_FILL", b"\xff" * 50)
+    raster = LiveRaster(tmp_path / "live.vrt", scene(NORTH_UP), CLASSES)
+    raster.create()
+    monkeypatch.setattr(live_raster.time, "sleep", lambda seconds: raster.discard())
+    assert not raster.fill()
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_live_raster_needs_room_on_the_disk(
+    scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = live_raster.SPARE_BYTES + 120 * 80
+    path = scene(NORTH_UP)
+    monkeypatch.setattr(live_raster.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    LiveRaster(tmp_path / "fits.vrt", path, CLASSES).create()
+    free -= 1
+    with pytest.raises(OSError, match="GB of room"):
+        LiveRaster(tmp_path / "live.vrt", path, CLASSES).create()
+    assert not (tmp_path / "live.raw").exists()
 
 
 def test_live_raster_of_no_raster_leaves_nothing(tmp_path: Path, exceptions_of_gdal: None) -> None:
