@@ -7,6 +7,7 @@ from typing import Any, Callable
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from rest_qgis.client import ClientError, JobListener
+from rest_qgis.install.folder import home_folder
 from rest_qgis.processing.desk import JobDesk, Order
 
 
@@ -63,7 +64,7 @@ class EngineLink(QObject):
 
     def log_folder(self) -> str:
         """Return the folder of the daemon's log."""
-        return str(self._desk.home / "log")
+        return str(home_folder().absolute() / "log")
 
     def close(self) -> None:
         """Stop listening. May be called twice."""

@@ -6,10 +6,11 @@ from typing import Any
 
 from qgis.PyQt.QtCore import QSize, Qt, QUrl
 from qgis.PyQt.QtGui import QColor, QDesktopServices, QIcon, QPainter, QPixmap
-from qgis.PyQt.QtWidgets import QMenu, QToolBar, QToolButton
+from qgis.PyQt.QtWidgets import QFileDialog, QMenu, QToolBar, QToolButton
 
 from rest_qgis.gui.link import EngineLink
 from rest_qgis.gui.wording import engine_text
+from rest_qgis.processing.desk import backend_command, choose_backend
 from rest_qgis.resources import icon_path
 
 _COLORS = {
@@ -46,6 +47,9 @@ class RestToolbar(QToolBar):
         self.stop_action.setObjectName("RestEngineStop")
         self.stop_action.triggered.connect(self._stop)
         menu.addSeparator()
+        self.choose_action = menu.addAction(self.tr("Choose rest-backend…"))
+        self.choose_action.setObjectName("RestEngineChoose")
+        self.choose_action.triggered.connect(self._choose)
         self.log_action = menu.addAction(self.tr("Open log"))
         self.log_action.setObjectName("RestEngineLog")
         self.log_action.triggered.connect(self._open_log)
@@ -81,6 +85,12 @@ class RestToolbar(QToolBar):
 
     def _stop(self) -> None:
         self._link.stop()
+
+    def _choose(self) -> None:
+        title = self.tr("The command rest-backend; the next start of the engine uses it")
+        chosen, _filter = QFileDialog.getOpenFileName(self, title, backend_command() or "")
+        if chosen:
+            choose_backend(chosen)
 
     def _open_log(self) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(self._link.log_folder()))

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from qgis.core import QgsSettings
@@ -96,11 +95,6 @@ class JobDesk:
         if observer in self._observers:
             self._observers.remove(observer)
 
-    @property
-    def home(self) -> Path:
-        """The daemon's folder, with its log."""
-        return self._linked().home
-
     def start(self) -> None:
         """Have the daemon running; returns at once.
 
@@ -180,13 +174,22 @@ class JobDesk:
 
         with self._lock:
             if self._engine is None:
-                command = QgsSettings().value(BACKEND_SETTING, "", type=str) or None
-                self._engine = Engine(command=command, on_state=self._tell_state)
+                self._engine = Engine(command=backend_command, on_state=self._tell_state)
             return self._engine
 
     def _tell_state(self, state: EngineState) -> None:
         if self.on_state is not None:
             self.on_state(state)
+
+
+def backend_command() -> str | None:
+    """The user's setting of the command ``rest-backend``; None where there is none. For any thread."""
+    return QgsSettings().value(BACKEND_SETTING, "", type=str) or None
+
+
+def choose_backend(command: str) -> None:
+    """Set the command ``rest-backend``; the next start of the daemon uses it."""
+    QgsSettings().setValue(BACKEND_SETTING, command)
 
 
 class _FanOut:

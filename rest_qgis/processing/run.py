@@ -39,6 +39,7 @@ class JobRun:
         self._feedback = feedback
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._told: set[str] = set()
+        self._cancelled: float | None = None  # when the cancel was passed on, once a run
 
     def models(self) -> list[dict[str, Any]]:
         """Return the daemon's model summaries, started if it is not running; waits.
@@ -116,13 +117,12 @@ class JobRun:
 
     def _next(self, cancel: Callable[[], None]) -> tuple[str, Any]:
         """Wait for an event; a cancelled feedback cancels the job once, then still waits for its end."""
-        asked = 0.0
         while True:
             if self._feedback.isCanceled():
-                if not asked:
-                    asked = time.monotonic()
+                if self._cancelled is None:
+                    self._cancelled = time.monotonic()
                     cancel()
-                elif time.monotonic() - asked > _CANCEL_SECONDS:
+                elif time.monotonic() - self._cancelled > _CANCEL_SECONDS:
                     raise RunError("E_CANCELLED", _tr("Cancelled, but the engine did not confirm it."))
             try:
                 kind, value = self._events.get(timeout=POLL_SECONDS)

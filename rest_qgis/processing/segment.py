@@ -58,6 +58,7 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         self._layer_name = ""
         self._window: Any = None
         self._order: Order | None = None
+        self._output = ""  # as given, which is how the context knows it
         self._job_id = ""
 
     # --- description --------------------------------------------------------------
@@ -188,7 +189,7 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
         """Run the job and wait for it; a cancel is looked for every 100 ms."""
-        output = self.parameterAsOutputLayer(parameters, self.OUTPUT, context)
+        self._output = output = self.parameterAsOutputLayer(parameters, self.OUTPUT, context)
         model_name = self.parameterAsString(parameters, self.MODEL, context).strip()
         memory = 0.0
         if parameters.get(self.MEMORY) is not None:
@@ -238,7 +239,7 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
             )
             if shown:
                 waiting = context.layersToLoadOnCompletion()
-                waiting.pop(self._order.output, None)
+                waiting.pop(self._output, None)
                 context.setLayersToLoadOnCompletion(waiting)
         return {}
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import rest_qgis
-from qgis.core import Qgis, QgsApplication
+from qgis.core import Qgis, QgsApplication, QgsSettings
 from qgis.PyQt.QtCore import QObject, QTimer
 from qgis.PyQt.QtWidgets import QDockWidget, QToolBar, QWidget
 from rest_qgis.client import transport
+from rest_qgis.gui import toolbar
 from rest_qgis.plugin import RestPlugin
-from tests.qgis.stage import flush_events, messages
+from tests.qgis.stage import end_engine, flush_events, messages
 
 
 def test_class_factory_makes_the_plugin(qgis_iface: Any) -> None:
@@ -95,6 +99,43 @@ def test_without_pyzmq_a_sentence_and_no_traceback(
     assert "pyzmq" in messages(qgis_iface, Qgis.MessageLevel.Critical)[0]
     assert "E_ZMQ_MISSING" in messages(qgis_iface, Qgis.MessageLevel.Critical)[0]
     assert "pyzmq" in plugin.dock.card_view.text()
+
+
+def test_log_opens_without_pyzmq(
+    plugin: RestPlugin, qtbot: Any, engine_home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "zmq", None)
+    opened: list[str] = []
+    monkeypatch.setattr(
+        toolbar, "QDesktopServices", SimpleNamespace(openUrl=lambda url: opened.append(url.toLocalFile()))
+    )
+    with qtbot.captureExceptions() as exceptions:
+        plugin.toolbar.log_action.trigger()
+    assert exceptions == []
+    assert opened == [str(engine_home / "log")]
+
+
+def test_chosen_backend_reaches_the_next_start(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = os.environ["REST_BACKEND"]
+    monkeypatch.delenv("REST_BACKEND")
+    monkeypatch.setenv("REST_HOME", str(tmp_path / "home"))
+    try:
+        QgsSettings().setValue("rest_qgis/backend", str(tmp_path / "nothing here"))
+        plugin.toolbar.start_action.trigger()
+        qtbot.waitUntil(lambda: bool(messages(qgis_iface, Qgis.MessageLevel.Critical)), timeout=30_000)
+        assert "nothing here" in messages(qgis_iface, Qgis.MessageLevel.Critical)[0]
+        monkeypatch.setattr(
+            toolbar, "QFileDialog", SimpleNamespace(getOpenFileName=lambda *_: (real, "All files"))
+        )
+        plugin.toolbar.choose_action.trigger()
+        assert QgsSettings().value("rest_qgis/backend") == real
+        plugin.toolbar.start_action.trigger()
+        qtbot.waitUntil(lambda: plugin.toolbar.engine_button.text() == "Idle", timeout=120_000)
+    finally:
+        QgsSettings().remove("rest_qgis/backend")
+        end_engine(tmp_path / "home")
 
 
 def test_without_a_backend_a_sentence(

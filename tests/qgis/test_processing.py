@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,10 @@ from qgis.core import (
     QgsRasterLayer,
 )
 from qgis.gui import QgsLayerTreeView
+from rest_qgis.client import Progress
 from rest_qgis.plugin import RestPlugin
+from rest_qgis.processing import run as run_module
+from rest_qgis.processing.errors import RunError
 from rest_qgis.processing.models import remembered_models
 from tests.qgis.stage import (
     CLASSES,
@@ -172,6 +176,70 @@ def test_toolbox_job_whose_result_is_not_wanted_open(
     _run_as_task(_context(), {"INPUT": imagery.id(), "OUTPUT": str(tmp_path / "o.tif")}, qtbot, sources)
     assert any(source.endswith(".vrt") for source in sources)
     until(qtbot, lambda: rest_layers() == [])
+
+
+def test_relative_output_is_loaded_once(
+    plugin: RestPlugin,
+    qgis_iface: Any,
+    qtbot: Any,
+    qgis_processing: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    imagery = add_layer(make_scene(tmp_path / "scene.tif", 256, 1300), qgis_iface)
+    context = _context()
+    opened = QgsProcessingOutputLayerDefinition("classes.tif", QgsProject.instance())
+    results = _run_as_task(context, {"INPUT": imagery.id(), "OUTPUT": opened}, qtbot, [])
+    assert results["OUTPUT"] == "classes.tif"
+    assert [layer.source() for layer in rest_layers()] == [str(tmp_path / "classes.tif")]
+    assert context.layersToLoadOnCompletion() == {}
+
+
+def test_unload_in_mid_job_ends_the_task_at_once(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, qgis_processing: None, long_scene: Path, tmp_path: Path
+) -> None:
+    """The job itself goes on in the daemon."""
+    imagery = add_layer(long_scene, qgis_iface)
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("rest:segment")
+    feedback = QgsProcessingFeedback()
+    context = _context()
+    parameters = {"INPUT": imagery.id(), "OUTPUT": str(tmp_path / "o.tif")}
+    task = QgsProcessingAlgRunnerTask(algorithm, parameters, context, feedback)
+    ended: list[bool] = []
+    task.executed.connect(lambda fine, results: ended.append(fine))
+    QgsApplication.taskManager().addTask(task)
+    until(qtbot, lambda: "sweep" in feedback.textLog())
+    plugin.unload()
+    assert not feedback.isCanceled()
+    qtbot.waitUntil(lambda: bool(ended), timeout=8000)  # it looped for ever
+    assert ended == [False]
+    assert "E_CLIENT_CLOSED" in feedback.textLog()
+    assert "goes on" in feedback.textLog()
+
+
+def test_the_time_limit_of_a_cancel_is_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that goes on telling its progress is asked once and given up all the same."""
+    clock = [100.0]
+    monkeypatch.setattr(run_module.time, "monotonic", lambda: clock[0])
+    asked: list[int] = []
+
+    class Desk:
+        def segment(self, order: Any, listener: Any) -> Any:
+            for number in range(50):
+                listener.progress(None, Progress("sweep", number, 50, 1.0, None, "cpu", 0, ""))
+            return SimpleNamespace(id="job", cancel=lambda: asked.append(1))
+
+    class Impatient(Feedback):
+        def setProgress(self, percent: float) -> None:
+            clock[0] += 1.0
+
+    feedback = Impatient()
+    feedback.cancel()
+    with pytest.raises(RunError, match="did not confirm"):
+        run_module.JobRun(Desk(), feedback).segment(None)
+    assert asked == [1]
+    assert 110.0 <= clock[0] <= 113.0
 
 
 def test_loaded_result_gets_name_and_legend(
