@@ -1,9 +1,12 @@
 """The Python API: the operations of the command line under the same names.
 
->>> from rest_backend.api import SegmentRequest, segment
+>>> from rest_backend.api import SegmentRequest, models, segment
 >>> segment(SegmentRequest(Path("scene.tif"), Path("classes.tif"), "kitsap-buildings"))
 """
 
+from typing import Any
+
+from rest_backend.daemon.serve import serve
 from rest_backend.methods.segment import (
     SegmentProgress,
     SegmentRequest,
@@ -12,7 +15,7 @@ from rest_backend.methods.segment import (
     segment,
 )
 from rest_backend.methods.verify import VerifyRequest, VerifySummary, verify
-from rest_backend.models.zoo import find_model, list_models
+from rest_backend.models.zoo import list_models, summary
 
 __all__ = [
     "SegmentProgress",
@@ -21,8 +24,13 @@ __all__ = [
     "SegmentSummary",
     "VerifyRequest",
     "VerifySummary",
-    "find_model",
-    "list_models",
+    "models",
     "segment",
+    "serve",
     "verify",
 ]
+
+
+def models() -> list[dict[str, Any]]:
+    """The installed models, bundled ones first, each as ``rest-backend models --json`` prints it."""
+    return [summary(model) for model in list_models()]

@@ -71,9 +71,12 @@ def segment(scene: Path, output: Path, model: str, memory: str | None, device: s
 @_json_option
 def models(as_json: bool) -> None:
     """List the installed models, the bundled ones first."""
-    from rest_backend.models.zoo import list_models, summary
+    from rest_backend.models.zoo import scan_models, summary
 
-    found = [summary(model) for model in list_models()]
+    usable, broken = scan_models()
+    found = [summary(model) for model in usable]
+    for model in broken:
+        click.echo(f"left out {model.id}: {model.error.code}: {model.error.message}", err=True)
     if as_json:
         _print_json({"models": found})
         return

@@ -75,7 +75,7 @@ def test_the_plan_speaks_of_what_it_does() -> None:
     assert "96 x 128 pixels, 3 bands" in text
     assert "2 phase(s)" in text
     assert plan.stored_bytes == 8 * 128 * 96 * 4
-    assert plan.context_rows == 32
+    assert plan.context_rows == 128
 
 
 def test_a_limit_that_cannot_be_kept_is_refused_and_says_what_would() -> None:

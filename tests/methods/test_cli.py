@@ -186,3 +186,22 @@ def test_memory_is_decimal(text: str, amount: int) -> None:
 def test_an_unclear_amount_of_memory_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="2GB"):
         parse_memory(text)
+
+
+def test_a_broken_card_is_told_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "broken.json").write_text("{")
+    monkeypatch.setenv("REST_HOME", str(tmp_path))
+    code, out, err = _run(capsys, "models", "--json")
+    assert code == 0
+    assert [model["id"] for model in _json(out)["models"]] == ["kitsap-buildings"]
+    assert "E_CARD_INVALID" in err
+
+
+def test_a_comparison_larger_than_memory_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    size = ["--height", 65536, "--width", 65536]
+    code, out, _ = _run(capsys, "verify", "--encoder", "tu-resnet18", "--decoder", "fpn", *size, "--json")
+    assert code == 4
+    assert _json(out)["error"]["code"] == "E_MEMORY"

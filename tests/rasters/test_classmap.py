@@ -454,3 +454,16 @@ def test_what_was_written_is_read_back(
         write_map(results / "map.tif", scene_path, labels(700, 900))
     assert caught.value.code == "E_DISK"
     assert folder(results) == {}
+
+
+def test_the_result_never_replaces_what_a_virtual_raster_reads(tmp_path: Path) -> None:
+    source = makers.write_raster(tmp_path / "source.tif", makers.ramp(3, 20, 30))
+    before = source.read_bytes()
+    virtual = tmp_path / "virtual.vrt"
+    virtual.write_text(
+        '<VRTDataset rasterXSize="30" rasterYSize="20"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">source.tif</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    assert refusal(source, virtual).code == "E_OUTPUT_IS_SCENE"
+    assert source.read_bytes() == before

@@ -13,8 +13,8 @@ scene nor its logits are ever whole in memory.
     >>> program.run(read_rows, write_rows, plan)
 """
 
-from rest_backend.engine.plan import Plan
+from rest_backend.engine.plan import PREFERRED_STRIPES, Plan
 from rest_backend.engine.program import SceneProgram
 from rest_backend.engine.rules import Operation, Ref, RowRule, row_rule
 
-__all__ = ["Operation", "Plan", "Ref", "RowRule", "SceneProgram", "row_rule"]
+__all__ = ["PREFERRED_STRIPES", "Operation", "Plan", "Ref", "RowRule", "SceneProgram", "row_rule"]

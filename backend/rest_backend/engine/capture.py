@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from rest_backend.engine.rules.normalisation import group_apply, group_statistic
 from rest_backend.errors import InputError
 
 _BATCH_NORM = "aten::_native_batch_norm_legit_no_training"
+_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 _ASSERTIONS = ("aten::_assert_tensor_metadata", "aten::_assert_async", "aten::sym_constrain_range")
 
 
@@ -135,6 +137,10 @@ def _append(graph: SceneGraph, node: torch.fx.Node, args: tuple[Any, ...], kwarg
     for part in _rewrite(operation):
         graph.operations.append(part)
         graph.describe(part.name, part.shape, part.dtype)
+    if isinstance(first, (tuple, list)):  # several results: their bytes are what counts
+        parts = [part for part in first if isinstance(part, torch.Tensor)]
+        held = sum(int(part.numel()) * part.element_size() for part in parts)
+        graph.describe(operation.name, (held,), torch.uint8)
 
 
 def _rewrite(operation: Operation) -> list[Operation]:
@@ -156,6 +162,8 @@ def _rewrite(operation: Operation) -> list[Operation]:
             statistics,
             Operation(operation.name, group_apply, args, {}, operation.shape, operation.dtype),
         ]
+    if operation.target in _VIEWS:  # a swept tensor has other strides than the one the view was made for
+        return [replace(operation, target=torch.ops.aten.reshape.default)]
     return [operation]
 
 

@@ -19,9 +19,13 @@ import torch
 
 from rest_backend.engine.graph import Operation, Ref, SceneGraph
 from rest_backend.engine.rules import Layout, Layouts, Reduction, RowRule, bind_rule
+from rest_backend.engine.rules.normalisation import PUBLIC_KINDS
 from rest_backend.engine.rules.rowwise import Identity
+from rest_backend.errors import InputError
 
 Item = RowRule | Reduction | Operation
+
+_BY_STRIDE = ("aten::as_strided",)  # computes another thing when its operand lies otherwise in memory
 
 
 @dataclass
@@ -61,6 +65,20 @@ class SceneLayout:
     output: str
     fallback: list[str]
 
+    def read_names(self) -> set[str]:
+        """Names of everything that operations, rules and reductions of the phases read."""
+        operations = [
+            item if isinstance(item, Operation) else item.operation
+            for phase in self.phases
+            for item in (*phase.whole, *phase.items)
+        ]
+        return {name for operation in operations for name in operation.operands()}
+
+    @property
+    def scene_rows(self) -> int:
+        """Rows of the padded scene."""
+        return self.rows[self.graph.input].rows
+
     def row_bytes(self, name: str) -> int:
         """Bytes of one row of an activation."""
         shape = self.graph.shapes[name]
@@ -91,14 +109,24 @@ def lay_out(graph: SceneGraph) -> SceneLayout:
             rows[operation.name] = item.layout
         elif item is operation and (swept or not ruleless.isdisjoint(operation.operands())):
             part = operation.target is operator.getitem  # of an operation with several results
-            fallback.update(() if part else (operation.kind,))
+            if operation.kind in _BY_STRIDE:
+                raise InputError(
+                    "E_CAPTURE",
+                    f"The network uses {operation.kind}, which depends on how tensors lie in memory.",
+                )
+            fallback.update(() if part else (PUBLIC_KINDS.get(operation.kind, operation.kind),))
             ruleless.add(operation.name)
-            if (swept or part) and len(operation.shape) == 4 and operation.shape[2] > 1:
-                rows[operation.name] = Layout(2, operation.shape[2])
+            layout = _rows_of_whole(operation, rows) if swept or part else None
+            if layout is not None:
+                rows[operation.name] = layout
     output = graph.output
-    if not any(isinstance(item, RowRule) and item.operation.name == output for item in items):
-        items.append(_hand_out(graph, rows))
-        output = graph.output + ".rows"
+    made_by = {item_name(item): item for item in items}
+    if not isinstance(made_by.get(output), RowRule) or rows[output].dim != 2:
+        if isinstance(made_by.get(output), RowRule):  # its rows are not the scene's: turn it as a whole
+            fallback.add(made_by[output].operation.kind)  # type: ignore[union-attr]
+            items.append(_whole_copy(graph))
+        items.append(_hand_out(graph, rows, item_name(items[-1]) if items else graph.input))
+        output = item_name(items[-1])
     return SceneLayout(graph, constant, _phases(items, graph.input, output), rows, output, sorted(fallback))
 
 
@@ -125,10 +153,29 @@ def _needed(graph: SceneGraph) -> list[Operation]:
     return kept[::-1]
 
 
-def _hand_out(graph: SceneGraph, rows: dict[str, Layout]) -> RowRule:
+def _rows_of_whole(operation: Operation, rows: dict[str, Layout]) -> Layout | None:
+    """Rows by which later rules may read a result computed whole; any choice is exact."""
+    shape = operation.shape
+    for name in operation.operands():
+        layout = rows.get(name)
+        if layout and layout.dim < len(shape) and shape[layout.dim] == layout.rows > 1:
+            return layout
+    return Layout(2, shape[2]) if len(shape) == 4 and shape[2] > 1 else None
+
+
+def _whole_copy(graph: SceneGraph) -> Operation:
+    """A contiguous copy of the output, computed whole."""
+    name, shape = graph.output + ".whole", graph.shapes[graph.output]
+    graph.describe(name, shape, graph.dtypes[graph.output])
+    return Operation(
+        name, torch.ops.aten.contiguous.default, (Ref(graph.output),), {}, shape, graph.dtypes[graph.output]
+    )
+
+
+def _hand_out(graph: SceneGraph, rows: dict[str, Layout], source: str) -> RowRule:
     """An identity behind an output computed whole, so that its rows are handed out in a sweep."""
-    source, shape = graph.output, graph.shapes[graph.output]
-    layout = rows.setdefault(source, Layout(2, shape[2]))
+    shape = graph.shapes[source]
+    layout = rows[source] = Layout(2, shape[2])
     name = source + ".rows"
     operation = Operation(name, torch.ops.aten.alias.default, (Ref(source),), {}, shape, graph.dtype)
     graph.describe(name, shape, graph.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from rest_backend.engine.layout import SceneLayout
 from rest_backend.engine.schedule import PhaseSchedule, schedule_phase
 from rest_backend.errors import ResourceError
 
-_PREFERRED_STRIPES = {"cpu": (64, 32), "cuda": (512, 256, 128, 64, 32)}
+PREFERRED_STRIPES = {"cpu": (64, 32), "cuda": (512, 256, 128, 64, 32)}  # scene rows, best first
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,8 @@ def make_plan(
     Raises:
         ResourceError: ``E_MEMORY`` when none fits; the sentence says what would.
     """
-    candidates = (
-        (stripe,)
-        if stripe
-        else _PREFERRED_STRIPES[device.type if device.type in _PREFERRED_STRIPES else "cpu"]
-    )
+    preferred = PREFERRED_STRIPES.get(device.type, PREFERRED_STRIPES["cpu"])
+    candidates = (stripe,) if stripe else preferred
     smallest: Plan | None = None
     for rows in candidates:
         phases = tuple(schedule_phase(layout, phase, rows) for phase in layout.phases)
@@ -131,13 +129,20 @@ def _plan(
         stripe=stripe,
         phases=phases,
         fallback_ops=tuple(layout.fallback),
-        weights_bytes=sum(value.numel() * value.element_size() for value in graph.constants.values()),
+        weights_bytes=_constant_bytes(layout),
         stripe_bytes=max(phase.peak_bytes for phase in phases) + (whole if folder else 0),
         stored_bytes=stored if folder else max(stored, whole),
         spill_folder=folder if stored else None,
-        context_rows=last.stripes[last.first_output_stripe],
+        context_rows=last.stripes[last.first_output_stripe] if len(phases) == 1 else layout.scene_rows,
         scene_shape=graph.shapes[graph.input][1:],  # type: ignore[arg-type]
     )
+
+
+def _constant_bytes(layout: SceneLayout) -> int:
+    """Bytes of parameters and of what is computed from constants alone."""
+    names = [*layout.graph.constants, *(operation.name for operation in layout.constant)]
+    sizes = (prod(layout.graph.shapes[name]) * layout.graph.dtypes[name].itemsize for name in names)
+    return sum(sizes)
 
 
 def _stored_bytes(layout: SceneLayout) -> tuple[int, int]:
@@ -162,10 +167,7 @@ def _stored_bytes(layout: SceneLayout) -> tuple[int, int]:
 def _whole_bytes(layout: SceneLayout, name: str) -> int:
     if name in layout.graph.constants:
         return 0
-    elements = 1
-    for size in layout.graph.shapes[name]:
-        elements *= size
-    return elements * layout.graph.dtypes[name].itemsize
+    return prod(layout.graph.shapes[name]) * layout.graph.dtypes[name].itemsize
 
 
 def _megabytes(count: int) -> str:

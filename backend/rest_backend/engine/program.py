@@ -96,8 +96,10 @@ class SceneProgram:
         values = {name: _place(value, device) for name, value in self.layout.graph.constants.items()}
         for operation in self.layout.constant:
             args, kwargs = operation.resolve(values.__getitem__)
+            if "device" in kwargs:  # where the network was captured, not where it runs
+                kwargs["device"] = device
             values[operation.name] = operation.target(*args, **kwargs)
-        return values
+        return {name: value for name, value in values.items() if name in self.layout.read_names()}
 
 
 def _place(value: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -1,11 +1,18 @@
-"""Resident memory of this process: now, and its peak since a moment."""
+"""Resident memory of this process: now, its peak since a moment, and when there is none left."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import torch
+
+from rest_backend.errors import ResourceError
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -19,6 +26,41 @@ def resident_bytes() -> int:
 def available_bytes() -> int:
     """Bytes the system can still give without swapping."""
     return int(psutil.virtual_memory().available)
+
+
+def release_unused() -> None:
+    """Give memory back that an earlier job of this process left free but resident."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
+
+
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Turn every form of "out of memory" into one sentence.
+
+    Args:
+        what: What was being done, for the sentence.
+
+    Raises:
+        ResourceError: ``E_MEMORY``.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _exhausted(what) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # how torch's CPU allocator says it
+            raise
+        raise _exhausted(what) from error
+
+
+def _exhausted(what: str) -> ResourceError:
+    return ResourceError(
+        "E_MEMORY", f"There was not enough memory to {what}. Close other programs or take a smaller window."
+    )
 
 
 def reset_peak() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rest_backend.engine import PREFERRED_STRIPES
 from rest_backend.models.card import ModelCard
 from rest_backend.rasters.scene import Scene
 from rest_backend.rasters.statistics import band_statistics
@@ -96,3 +97,10 @@ class SceneInput:
             return
         self._masked_rows = start + count
         self._masks.append((start, count, None if valid.all() else np.packbits(valid, axis=1)))
+
+
+def reading_bytes(scene: Scene, width: int, device: torch.device) -> int:
+    """Bytes held while a stripe is read: as stored, as float32, where present, and padded."""
+    rows = max(PREFERRED_STRIPES[device.type])
+    stored = sum(np.dtype(dtype).itemsize for dtype in scene.dtypes)
+    return rows * width * (stored + scene.count * (4 + 1 + 4))

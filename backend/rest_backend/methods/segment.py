@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +24,15 @@ import rest_backend
 from rest_backend.engine import Plan, SceneProgram
 from rest_backend.errors import CancelledError, InputError, ResourceError
 from rest_backend.methods.devices import choose_device, describe_device
-from rest_backend.methods.memory import available_bytes, peak_bytes, reset_peak, resident_bytes
-from rest_backend.methods.scene_input import SceneInput, Window
+from rest_backend.methods.memory import (
+    available_bytes,
+    memory_errors,
+    peak_bytes,
+    release_unused,
+    reset_peak,
+    resident_bytes,
+)
+from rest_backend.methods.scene_input import SceneInput, Window, reading_bytes
 from rest_backend.models.card import ModelCard
 from rest_backend.models.network import minimum_size, required_multiple
 from rest_backend.models.weights import load_model
@@ -35,8 +43,9 @@ from rest_backend.rasters.scene import Scene, open_scene
 NODATA = 255
 Stage = Literal["loading", "statistics", "planning", "sweep", "writing"]
 
-_RESERVE_BYTES = 150_000_000  # raster blocks, class rows and what torch's kernels take besides tensors
+_RESERVE_BYTES = 90_000_000  # class rows, and what torch's kernels take besides tensors
 _SHARE_OF_AVAILABLE = 0.6
+_SHARE_OF_CUDA = 0.9  # of the device's free memory
 
 
 @dataclass(frozen=True)
@@ -172,7 +181,8 @@ def segment(
         ResourceError: Memory, disk or the device does not suffice.
         CancelledError: ``cancelled`` said so; nothing is left behind.
     """
-    return _Segmentation(request, on_progress, on_start, on_rows, cancelled).run()
+    with memory_errors("segment the scene"):
+        return _Segmentation(request, on_progress, on_start, on_rows, cancelled).run()
 
 
 class _Segmentation:
@@ -197,6 +207,7 @@ class _Segmentation:
 
     def run(self) -> SegmentSummary:
         began = time.perf_counter()
+        release_unused()
         reset_peak()
         self._tell(stage="loading")
         installed = find_model(self._request.model)
@@ -251,7 +262,7 @@ class _Segmentation:
         self._tell(stage="planning")
         program = SceneProgram.capture(model, len(card.bands), *padded)
         plan = program.plan(
-            self._tensor_limit(program),
+            self._tensor_limit(scene, padded[1]),
             self._device,
             spill_folder=Path(self._request.output).absolute().parent,
         )
@@ -296,22 +307,23 @@ class _Segmentation:
         if self._first_rows_at is None:
             self._first_rows_at = time.perf_counter()
 
-    def _tensor_limit(self, program: SceneProgram) -> int:
-        """Bytes the engine's tensors may take."""
-        if self._device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self._device)
-            return int(free * 0.9)
+    def _tensor_limit(self, scene: Scene, width: int) -> int:
+        """Bytes the engine's tensors may take: what the limit leaves beside the process and the reading."""
         now = resident_bytes()
         limit = self._request.memory_bytes
         if limit is None:
             limit = now + int(available_bytes() * _SHARE_OF_AVAILABLE)
-        if limit < now + _RESERVE_BYTES:
+        needed = now + _RESERVE_BYTES + scene.cache_bytes + reading_bytes(scene, width, self._device)
+        if limit < needed:
             raise ResourceError(
                 "E_MEMORY",
                 f"The memory limit of {limit / 1e9:.2f} GB is below what the program needs before the sweep"
-                f" ({(now + _RESERVE_BYTES) / 1e9:.2f} GB). Raise it.",
+                f" ({needed / 1e9:.2f} GB). Raise it.",
             )
-        return limit - now - _RESERVE_BYTES
+        if self._device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self._device)
+            return int(free * _SHARE_OF_CUDA)
+        return limit - needed
 
     def _is_cancelled(self) -> bool:
         return self._cancelled is not None and self._cancelled()
@@ -375,7 +387,8 @@ def _padded_size(card: ModelCard, window: Window) -> tuple[int, int]:
 
 def _provenance(request: SegmentRequest, installed: InstalledModel, bands: list[int]) -> dict[str, str]:
     parameters = {key: value for key, value in asdict(request).items() if key in ("window", "seed")}
-    versions = {"rest-backend": rest_backend.__version__, "torch": torch.__version__, "numpy": np.__version__}
+    packages = ("torch", "timm", "segmentation-models-pytorch", "numpy", "rasterio")
+    versions = {"rest-backend": rest_backend.__version__, **{name: version(name) for name in packages}}
     return {
         "REST_METHOD": "segment",
         "REST_MODEL": installed.card.id,

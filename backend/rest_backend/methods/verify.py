@@ -7,6 +7,7 @@ wins at least 5 % of the pixels: otherwise no label could flip.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -14,8 +15,14 @@ import torch
 from torch import nn
 
 from rest_backend.engine import SceneProgram
-from rest_backend.errors import InputError
-from rest_backend.methods.memory import peak_bytes, reset_peak, resident_bytes
+from rest_backend.errors import InputError, ResourceError
+from rest_backend.methods.memory import (
+    available_bytes,
+    memory_errors,
+    peak_bytes,
+    reset_peak,
+    resident_bytes,
+)
 from rest_backend.models.card import Architecture
 from rest_backend.models.network import build_network, minimum_size, required_multiple
 
@@ -70,6 +77,9 @@ class VerifySummary:
         time_ratio: Seconds of the sweep over seconds of the whole forward, single runs.
         memory_ratio: Peak memory of the sweep over that of the whole forward; None where
             the system cannot tell.
+        plain_rel_diff: As ``max_rel_diff``, of the whole forward in PyTorch's default memory format against
+            the reference, which is channels last: what rounding alone does. None for float64.
+        plain_flips: Labels that differ between these two.
         phases: Sweeps over the scene.
         fallback_ops: Operations that ran whole for want of a row rule.
         stripe: Scene rows per stripe.
@@ -89,6 +99,8 @@ class VerifySummary:
     smallest_class_share: float
     time_ratio: float
     memory_ratio: float | None
+    plain_rel_diff: float | None
+    plain_flips: int | None
     phases: int
     fallback_ops: list[str]
     stripe: int
@@ -106,9 +118,16 @@ def verify(request: VerifyRequest) -> VerifySummary:
         The differences.
 
     Raises:
-        InputError: ``E_DTYPE``, ``E_SIZE``, ``E_STRIPE``, or a code of ``build_network`` or ``capture``.
+        InputError: ``E_DTYPE``, ``E_SIZE``, ``E_STRIPE``, ``E_NOT_FINITE``, or a code of ``build_network``
+            or ``capture``.
+        ResourceError: ``E_MEMORY``.
     """
     _check(request)
+    with memory_errors("compare with the whole forward"):
+        return _verify(request)
+
+
+def _verify(request: VerifyRequest) -> VerifySummary:
     dtype = _DTYPES[request.dtype]
     architecture = Architecture(encoder=request.encoder, decoder=request.decoder)
     multiple, smallest = required_multiple(architecture), minimum_size(architecture)
@@ -129,6 +148,7 @@ def verify(request: VerifyRequest) -> VerifySummary:
         before = _start_measuring()
         reference = model(scene)
         whole_seconds, whole_bytes = _measured(before)
+    plain = _plain_differences(model, scene, reference, crop) if dtype == torch.float32 else (None, None)
     program = SceneProgram.capture(model, request.bands, height, width)
     plan = program.plan(stripe=request.stripe)
     swept = torch.empty_like(reference)
@@ -141,10 +161,28 @@ def verify(request: VerifyRequest) -> VerifySummary:
         swept[crop],
         time_ratio=sweep_seconds / whole_seconds,
         memory_ratio=sweep_bytes / whole_bytes if whole_bytes > 0 else None,
+        plain=plain,
         phases=len(plan.phases),
         fallback_ops=list(plan.fallback_ops),
         stripe=plan.stripe,
     )
+
+
+def _plain_differences(
+    model: nn.Module, scene: torch.Tensor, reference: torch.Tensor, crop: tuple[slice, ...]
+) -> tuple[float, int]:
+    """How far the whole forward differs from itself in the other memory format."""
+    with torch.inference_mode():
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        other = model(scene.contiguous())[crop]
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mine = reference[crop]
+    flips = int((mine.argmax(dim=1) != other.argmax(dim=1)).sum())
+    return float((mine - other).abs().max()) / _deviation(mine), flips
+
+
+def _deviation(logits: torch.Tensor) -> float:
+    return float(logits.std()) if logits.numel() > 1 else 1.0
 
 
 def randomise(model: nn.Module, generator: torch.Generator) -> None:
@@ -222,6 +260,14 @@ def _check(request: VerifyRequest) -> None:
         raise InputError(
             "E_SIZE", "A scene has 1 to 65536 rows and columns, 1 to 512 bands, 1 to 255 classes."
         )
+    values = request.height * request.width * (2 * request.bands + 3 * request.classes)
+    needed, free = values * _DTYPES[request.dtype].itemsize, available_bytes()
+    if needed > free:
+        raise ResourceError(
+            "E_MEMORY",
+            f"The scene and the logits of both forwards alone take {needed / 1e9:.1f} GB;"
+            f" {free / 1e9:.1f} GB are free. Take a smaller scene.",
+        )
 
 
 def _put(target: torch.Tensor, start: int, rows: torch.Tensor) -> None:
@@ -245,12 +291,15 @@ def _compare(
     *,
     time_ratio: float,
     memory_ratio: float | None,
+    plain: tuple[float, int] | tuple[None, None],
     phases: int,
     fallback_ops: list[str],
     stripe: int,
 ) -> VerifySummary:
     difference = float((reference - swept).abs().max())
-    deviation = float(reference.std()) if reference.numel() > 1 else 1.0
+    if not (math.isfinite(difference) and bool(reference.isfinite().all())):
+        raise InputError("E_NOT_FINITE", "With these random weights the logits overflow: try another seed.")
+    deviation = _deviation(reference)
     labels = reference.argmax(dim=1)
     flipped = labels != swept.argmax(dim=1)
     best = reference.topk(min(2, request.classes), dim=1).values
@@ -269,6 +318,8 @@ def _compare(
         / labels.numel(),
         time_ratio=time_ratio,
         memory_ratio=memory_ratio,
+        plain_rel_diff=plain[0],
+        plain_flips=plain[1],
         phases=phases,
         fallback_ops=fallback_ops,
         stripe=stripe,

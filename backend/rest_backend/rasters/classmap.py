@@ -97,7 +97,7 @@ class ClassMapWriter:
         check_classes(classes)
         self.path = Path(os.path.abspath(path))  # noqa: PTH100  keeps a link's own name, unlike resolve()
         self.window = _checked_window(scene, window)
-        _check_output(self.path, scene.path)
+        _check_output(self.path, scene.path, scene.files)
         self._scene = scene
         self._classes = classes
         self._tags = dict(tags)
@@ -309,7 +309,7 @@ def _checked_window(scene: Scene, window: tuple[int, int, int, int] | None) -> t
     return (column, row, width, height)
 
 
-def _check_output(path: Path, scene: Path) -> None:
+def _check_output(path: Path, scene: Path, sources: Sequence[Path]) -> None:
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise InputError(
             "E_OUTPUT_NAME", f"The result is a GeoTIFF: give a name that ends in .tif, not {path.name}."
@@ -327,7 +327,8 @@ def _check_output(path: Path, scene: Path) -> None:
         ) from error
     # QGIS takes STEM.qml as the style of every layer of that stem, so also of the scene.
     same_stem = path.stem == scene.stem and path.parent.resolve() == scene.parent.resolve()
-    if same_stem or (path.exists() and path.samefile(scene)):
+    read = [scene, *(file for file in sources if file.exists())]
+    if same_stem or (path.exists() and any(path.samefile(file) for file in read)):
         raise InputError(
             "E_OUTPUT_IS_SCENE",
             f"The result would replace the scene {scene.name} or its style: choose another name.",

@@ -47,6 +47,7 @@ class Header:
 
     Attributes:
         path: Absolute path of the file.
+        files: Every file GDAL reads for it: itself, side files, the sources of a VRT.
         driver: GDAL's name of the format.
         width: Pixels in a row.
         height: Rows.
@@ -66,6 +67,7 @@ class Header:
     """
 
     path: Path
+    files: tuple[Path, ...]
     driver: str
     width: int
     height: int
@@ -214,6 +216,7 @@ def _header_of(file: Path, dataset: Any) -> Header:
     georeferenced = transform != Affine.identity()
     return Header(
         path=file,
+        files=tuple(Path(name) for name in dataset.files),
         driver=dataset.driver,
         width=dataset.width,
         height=dataset.height,

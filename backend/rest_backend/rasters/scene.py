@@ -96,6 +96,7 @@ class Scene:
 
     Attributes:
         path: Absolute path of the file.
+        files: Every file it is read from.
         width: Pixels in a row.
         height: Rows.
         count: Number of bands chosen.
@@ -116,6 +117,7 @@ class Scene:
 
     def __init__(self, header: Header, bands: tuple[int, ...], dataset: Any, cache_bytes: int) -> None:
         self.path: Path = header.path
+        self.files = header.files
         self.width = header.width
         self.height = header.height
         self.count = len(bands)

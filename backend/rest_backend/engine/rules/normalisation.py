@@ -15,6 +15,9 @@ from rest_backend.engine.graph import Operation
 from rest_backend.engine.rules.registry import Layouts, Reduction, row_rule
 from rest_backend.engine.rules.rowwise import SameRows
 
+# Halves of an operation, by the name users know the whole by.
+PUBLIC_KINDS = {"group_statistics": "aten::group_norm", "group_apply": "aten::group_norm"}
+
 
 def group_statistics(image: torch.Tensor, groups: int) -> torch.Tensor:
     """Mean and biased variance per group of a whole image.

@@ -21,6 +21,8 @@ from rest_backend.engine.rules.rowwise import first_operand_only
 class _Upsample(RowRule):
     """Base: sizes and scales of an interpolation over an image."""
 
+    _real: type[np.floating[Any]] = np.float32  # what the kernel computes coordinates in
+
     def __init__(
         self,
         operation: Operation,
@@ -32,7 +34,6 @@ class _Upsample(RowRule):
         super().__init__(operation, layout, inputs)
         self._rows, self._width = shape[2], operation.shape[3]
         self._scales = scales
-        self._real: type[np.floating[Any]] = np.float64 if operation.dtype == torch.float64 else np.float32
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> _Upsample | None:
@@ -64,7 +65,9 @@ class _Upsample(RowRule):
 
 @row_rule("aten::upsample_nearest2d")
 class Nearest(_Upsample):
-    """Output row ``i`` is input row ``min(floor(i * scale), H - 1)``."""
+    """Output row ``i`` is input row ``min(floor(i * scale), H - 1)``; the kernel counts in float32 always."""
+
+    _real = np.float32
 
     def _first(self, row: int) -> int:
         return int(min(int(np.floor(self._real(row) * self._scale())), self._rows - 1))
@@ -97,6 +100,18 @@ class Bilinear(_Upsample):
     ``x = i (H - 1) / (H_out - 1)`` with aligned corners, else
     ``max(0, (i + 1/2) scale - 1/2)``.
     """
+
+    def __init__(
+        self,
+        operation: Operation,
+        layout: Layout,
+        inputs: tuple[str, ...],
+        shape: tuple[int, ...],
+        scales: Any,
+    ) -> None:
+        super().__init__(operation, layout, inputs, shape, scales)
+        if operation.dtype == torch.float64:
+            self._real = np.float64
 
     def _position(self, row: int) -> tuple[int, int, float]:
         """Upper row, lower row and the lower row's weight."""

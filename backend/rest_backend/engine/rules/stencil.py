@@ -42,8 +42,7 @@ class Stencil:
     def outside(self, start: int, stop: int) -> tuple[int, int]:
         """How many rows of padding output rows ``[start, stop)`` see above and below the scene."""
         low, high = self._reach(start, stop)
-        inside = self.source(start, stop)
-        return max(0, inside[0] - low) if low < 0 else 0, max(0, high - max(low, inside[1]))
+        return max(0, min(high, 0) - low), max(0, high - max(low, self.size))
 
     def pad(self, rows: torch.Tensor, start: int, stop: int, value: float) -> torch.Tensor:
         """Input rows ``source(start, stop)`` of an image ``(N, C, rows, W)`` with the padding they see."""
