@@ -53,7 +53,8 @@ def _line(summary: VerifySummary) -> str:
         plain = f"{summary.plain_rel_diff:15.1e} {summary.plain_flips:5}"
     return (
         f"{name:32} {size:>14} {summary.stripe:6} {summary.dtype:>8} {summary.max_rel_diff:12.1e}"
-        f" {summary.label_flips:5} {summary.flips_beyond_margin:6} {plain}  {', '.join(summary.fallback_ops) or 'none'}"
+        f" {summary.label_flips:5} {summary.flips_beyond_margin:6} {plain}"
+        f"  {', '.join(summary.fallback_ops) or 'none'}"
     )
 
 

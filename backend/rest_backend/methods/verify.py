@@ -172,10 +172,10 @@ def _plain_differences(
     model: nn.Module, scene: torch.Tensor, reference: torch.Tensor, crop: tuple[slice, ...]
 ) -> tuple[float, int]:
     """How far the whole forward differs from itself in the other memory format."""
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with torch.inference_mode():
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         other = model(scene.contiguous())[crop]
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mine = reference[crop]
     flips = int((mine.argmax(dim=1) != other.argmax(dim=1)).sum())
     return float((mine - other).abs().max()) / _deviation(mine), flips
