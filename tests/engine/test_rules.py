@@ -145,3 +145,17 @@ def test_group_norm_statistics_survive_a_large_mean() -> None:
     reference = whole(nn.GroupNorm(1, 4).double().eval(), scene.double())
     assert len(plan.phases) == 2
     assert (result.double() - reference).abs().max() < 5e-3
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("kernel", [3, 1])
+def test_few_rows_are_computed_by_the_kernel_of_the_whole_scene(kernel: int) -> None:
+    """torch switches kernels at 20480 elements; a stripe below must still give the bits of the whole."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 1), nn.Conv2d(64, 32, kernel, padding=kernel // 2, stride=1, dilation=1)
+    ).eval()
+    scene = torch.randn(1, 3, 64, 25).contiguous(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)
+    result, _, _ = sweep(model, scene, 4)
+    assert 64 * 25 * 6 < 20480 < 64 * 25 * 64
+    assert torch.equal(result, whole(model, scene))
