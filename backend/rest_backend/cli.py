@@ -26,7 +26,7 @@ from rest_backend.threads import wait_passively
 if TYPE_CHECKING:
     from rest_backend.methods.segment import SegmentProgress
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON on stdout.")
 
@@ -85,7 +85,7 @@ def models(as_json: bool) -> None:
         classes = ", ".join(item["name"] for item in entry["classes"])
         click.echo(
             f"{entry['id']}  {entry['name']}\n"
-            f"    bands {bands}; classes {classes}; licence {entry['licence']}"
+            f"    bands {bands}; classes {classes}; licence {entry['licence']}\n    {_score_line(entry)}"
         )
 
 
@@ -161,13 +161,21 @@ def parse_memory(text: str | None) -> int | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B?)\s*", text.upper())
-    unit = match[2] if match else ""
-    if match is None or (unit and not unit.endswith("B")) or float(match[1]) <= 0:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)\s*", text.upper())
+    if match is None or float(match[1]) <= 0:
         raise InputError(
             "E_MEMORY_OPTION", f"{text!r} is not an amount of memory; write it like 2GB or 800MB."
         )
-    return int(float(match[1]) * _UNITS[unit])
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _score_line(entry: dict[str, Any]) -> str:
+    """The test score of a model's summary, for people."""
+    if not entry["score"]:
+        return "no score in its card"
+    names = {item["id"]: item["name"] for item in entry["classes"]}
+    scored = [item for item in entry["score"]["classes"] if item["iou"] is not None]
+    return "test IoU " + ", ".join(f"{names[item['id']]} {item['iou']:.2f}" for item in scored)
 
 
 def _fail(error: RestError, as_json: bool) -> NoReturn:

@@ -61,7 +61,7 @@ class SegmentDock(QgsDockWidget):
             (link.job_failed, self._show_failure),
         )
         for signal, slot in self._slots:
-            signal.connect(slot, Qt.ConnectionType.QueuedConnection)
+            signal.connect(slot)
         self._show_idle()
 
     # --- what the user does ---------------------------------------------------
@@ -70,7 +70,11 @@ class SegmentDock(QgsDockWidget):
         """Start segmenting what is chosen; a choice that does not work gets a sentence."""
         model = self._chosen_model()
         if model is None:
-            self._warn(self.tr("Choose a model first; the list comes from the engine."))
+            if self.model_combo.count():
+                self._warn(self.tr("Choose a model first."))
+            else:
+                self._link.start()
+                self._warn(self.tr("The engine is starting: press Run again when the models have appeared."))
             return
         layer = self.layer_combo.currentLayer()
         try:

@@ -1,4 +1,4 @@
-"""Brings what the client's thread says to QGIS's main thread, as queued Qt signals."""
+"""Brings what the client's thread says to QGIS's main thread, as Qt signals."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from rest_qgis.client import ClientError, JobListener
 from rest_qgis.install.folder import home_folder
+from rest_qgis.layers.main_thread import MainThread
 from rest_qgis.processing.desk import JobDesk, Order
 
 
 class EngineLink(QObject):
     """The engine as widgets see it.
 
-    Connect with ``Qt.ConnectionType.QueuedConnection``: signals are emitted on
-    the client's thread.
+    Its signals are emitted on the main thread, never from within a call of a method here.
 
     Signals:
         state_changed: Name of the client's ``EngineState`` and a sentence about it.
@@ -38,6 +38,7 @@ class EngineLink(QObject):
     def __init__(self, desk: JobDesk, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._desk = desk
+        self._main = MainThread(self)
         desk.on_state = self._tell_state
         desk.observe(self._listen)
 
@@ -59,7 +60,8 @@ class EngineLink(QObject):
         try:
             return self._desk.segment(order, JobListener())
         except ClientError as error:
-            self.job_failed.emit(order, error.code, error.message)
+            code, message = error.code, error.message
+            self._main.post(lambda: self.job_failed.emit(order, code, message))
             return None
 
     def log_folder(self) -> str:
@@ -70,47 +72,52 @@ class EngineLink(QObject):
         """Stop listening. May be called twice."""
         self._desk.forget(self._listen)
         self._desk.on_state = None
+        self._main.close()
 
     def _attempt(self, action: Callable[[], None]) -> None:
         try:
             action()
         except ClientError as error:
-            self.refused.emit(error.code, error.message)
+            self._refuse(error)
+
+    def _refuse(self, error: ClientError) -> None:
+        self._main.post(lambda: self.refused.emit(error.code, error.message))
 
     # --- on the client's thread -----------------------------------------------------
 
     def _listen(self, order: Order) -> _Relay:
-        return _Relay(self, order)
+        return _Relay(self, self._main, order)
 
     def _tell_state(self, state: Any) -> None:
-        self.state_changed.emit(state.name, state.message)
+        self._main.post(lambda: self.state_changed.emit(state.name, state.message))
 
     def _tell_models(self, summaries: list[dict[str, Any]] | None, error: ClientError | None) -> None:
         if error is None:
-            self.models_changed.emit(summaries)
+            self._main.post(lambda: self.models_changed.emit(summaries))
         else:
-            self.refused.emit(error.code, error.message)
+            self._refuse(error)
 
     def _tell_shutdown(self, error: ClientError | None) -> None:
         if error is not None:
-            self.refused.emit(error.code, error.message)
+            self._refuse(error)
 
 
 class _Relay(JobListener):
     """Turns the events of one job into the link's signals."""
 
-    def __init__(self, link: EngineLink, order: Order) -> None:
+    def __init__(self, link: EngineLink, main: MainThread, order: Order) -> None:
         self._link = link
+        self._main = main
         self._order = order
 
     def submitted(self, job: Any) -> None:
-        self._link.job_submitted.emit(self._order, job)
+        self._main.post(lambda: self._link.job_submitted.emit(self._order, job))
 
     def progress(self, job: Any, progress: Any) -> None:
-        self._link.job_progress.emit(self._order, progress)
+        self._main.post(lambda: self._link.job_progress.emit(self._order, progress))
 
     def done(self, job: Any, done: Any) -> None:
-        self._link.job_done.emit(self._order, done)
+        self._main.post(lambda: self._link.job_done.emit(self._order, done))
 
     def failed(self, job: Any, code: str, message: str) -> None:
-        self._link.job_failed.emit(self._order, code, message)
+        self._main.post(lambda: self._link.job_failed.emit(self._order, code, message))

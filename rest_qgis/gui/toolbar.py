@@ -71,7 +71,7 @@ class RestToolbar(QToolBar):
             (link.job_failed, self._end_job),
         )
         for signal, slot in self._slots:
-            signal.connect(slot, Qt.ConnectionType.QueuedConnection)
+            signal.connect(slot)
         self._render()
 
     def close_link(self) -> None:

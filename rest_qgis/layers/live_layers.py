@@ -23,11 +23,12 @@ from qgis.core import (
 )
 from qgis.gui import QgsMapCanvas
 from qgis.PyQt import sip
-from qgis.PyQt.QtCore import QObject, Qt, QTimer, pyqtSignal
+from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
 from qgis.PyQt.QtGui import QColor
 
 from rest_qgis.layers.group import insert_in_group
 from rest_qgis.layers.live_raster import LiveRaster
+from rest_qgis.layers.main_thread import MainThread
 from rest_qgis.resources import style_path
 
 REFRESH_MILLISECONDS = 250
@@ -45,10 +46,6 @@ class LiveLayers(QObject):
     finished = pyqtSignal(object, str)
     trouble = pyqtSignal(str)
 
-    _created = pyqtSignal(object)
-    _completed = pyqtSignal(object, str)
-    _dropped = pyqtSignal(object)
-
     def __init__(self, canvas: QgsMapCanvas, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._canvas = canvas
@@ -60,10 +57,7 @@ class LiveLayers(QObject):
         self._timer.setObjectName("RestLiveLayerTimer")
         self._timer.setInterval(REFRESH_MILLISECONDS)
         self._timer.timeout.connect(self._refresh)
-        queued = Qt.ConnectionType.QueuedConnection
-        self._created.connect(self._show, queued)
-        self._completed.connect(self._complete, queued)
-        self._dropped.connect(self._drop, queued)
+        self._main = MainThread(self)
 
     def listen(self, order: Any) -> _Listener | None:
         """Return the client-thread listener of one job, None where it cannot be drawn; for any thread.
@@ -79,6 +73,7 @@ class LiveLayers(QObject):
     def close(self) -> None:
         """Forget every running job: its layer and its files go. May be called twice."""
         self._closed = True
+        self._main.close()
         self._timer.stop()
         for listener in list(self._shown):
             self._drop(listener)
@@ -180,18 +175,18 @@ class _Listener:
 
     def done(self, job: Any, done: Any) -> None:
         self._end()
-        self._owner._completed.emit(self, done.output)
+        self._post(lambda owner: owner._complete(self, done.output))
 
     def failed(self, job: Any, code: str, message: str) -> None:
         self._end()
-        self._owner._dropped.emit(self)
+        self._post(lambda owner: owner._drop(self))
 
     def _fill(self) -> None:
         """On a thread of its own: ask for the layer once every pixel is written, unless the job ended."""
         whole = self._attempt(self.raster.fill)
         with self._lock:
             if whole and self._alive:
-                self._owner._created.emit(self)
+                self._post(lambda owner: owner._show(self))
                 return
         self.raster.discard()
 
@@ -199,6 +194,11 @@ class _Listener:
         with self._lock:
             self._alive = False
         self.raster.close()
+
+    def _post(self, call: Callable[[LiveLayers], None]) -> None:
+        """Have the main thread call ``call`` with the layers' owner."""
+        owner = self._owner
+        owner._main.post(lambda: call(owner))
 
     def _attempt(self, action: Callable[[], Any]) -> bool:
         """Run a write; a full disk ends the preview, never the job. Returns whether it can be shown."""
@@ -209,9 +209,9 @@ class _Listener:
                 told, self._alive = not self._alive, False
             if not told:
                 QgsMessageLog.logMessage(f"Live layer: {error}", "REST", Qgis.MessageLevel.Warning)
-                self._owner.trouble.emit(
-                    self._owner.tr("The growing result cannot be shown ({0}); the job goes on.").format(error)
-                )
+                sentence = self._owner.tr("The growing result cannot be shown ({0}); the job goes on.")
+                text = sentence.format(error)
+                self._post(lambda owner: owner.trouble.emit(text))
             return False
 
 

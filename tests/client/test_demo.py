@@ -33,3 +33,26 @@ def test_the_command_beside_this_python_wins(tmp_path, monkeypatch, capsys):
     assert demo.main() == 1
     assert found == [Path(sys.executable).parent / "rest-backend"]
     assert "No further." in capsys.readouterr().err
+
+
+def test_the_preview_is_drawn_from_what_the_daemon_tells_of_a_model(tmp_path, monkeypatch):
+    """The daemon's short summary must keep what the demo prints and draws."""
+    import numpy as np
+    import rasterio
+
+    from rest_backend.bundled import bundled_folder
+    from rest_backend.models.zoo import brief, find_model
+
+    monkeypatch.syspath_prepend(str(ROOT / "demo"))
+    preview, demo = importlib.import_module("preview"), importlib.import_module("demo")
+    scene, classes = bundled_folder("scenes") / "kitsap.tif", tmp_path / "classes.tif"
+    with rasterio.open(scene) as source:
+        profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 255, "compress": "deflate"}
+        profile |= {"width": source.width, "height": source.height}
+    with rasterio.open(classes, "w", **profile) as target:
+        target.write(np.zeros((profile["height"], profile["width"]), np.uint8), 1)
+    card = brief(find_model("kitsap-buildings"))
+    preview.draw_preview(scene, classes, card, "no time", tmp_path / "preview.png")
+    assert (tmp_path / "preview.png").stat().st_size > 100_000
+    assert "precision 0." in demo._class_score(card["score"]["classes"][1])
+    assert card["score"]["pixels"] == 1280 * 1280

@@ -176,13 +176,13 @@ def test_an_interrupted_run_ends_with_3_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     ("text", "amount"),
-    [("2GB", 2 * 10**9), ("800 mb", 8 * 10**8), ("1.5GB", 1_500_000_000), ("12345", 12345)],
+    [("2GB", 2 * 10**9), ("800 mb", 8 * 10**8), ("1.5GB", 1_500_000_000), ("12345B", 12345)],
 )
 def test_memory_is_decimal(text: str, amount: int) -> None:
     assert parse_memory(text) == amount
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0GB", "2GiB", "2G", "1e9"])
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0GB", "2GiB", "2G", "1e9", "2"])
 def test_an_unclear_amount_of_memory_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="2GB"):
         parse_memory(text)

@@ -151,14 +151,17 @@ def brief(model: InstalledModel) -> dict[str, Any]:
 
     Returns:
         ``id``, ``name``, ``bands`` (their names), ``classes``, ``ground_resolution_m``, ``licence``,
-        ``good_for``, ``limits``, ``score`` (None, or ``data``, ``note`` and per class ``id`` and ``iou``),
+        ``good_for``, ``limits``, ``score`` (None, or all but the confusion matrix and the secondary figures),
         ``bundled`` and ``card``. Texts over 320 characters are cut and end with an ellipsis.
     """
     card = model.card
     score = card.score and {
         "data": _cut(card.score.data),
         "note": _cut(card.score.note),
-        "classes": [{"id": entry.id, "iou": entry.iou} for entry in card.score.classes],
+        "classes": msgspec.to_builtins(card.score.classes),
+        "pixels": card.score.pixels,
+        "scene": card.score.scene,
+        "window": card.score.window,
     }
     return {
         "id": card.id,
