@@ -330,7 +330,9 @@ def test_models_are_listed_as_the_plugin_shows_them(served: Client, daemon: Daem
     assert (model["id"], model["bundled"]) == ("kitsap-buildings", True)
     assert model["bands"] == ["red", "green", "blue"]
     assert [entry["name"] for entry in model["classes"]] == ["background", "building"]
-    assert [set(entry) for entry in model["score"]["classes"]] == [{"id", "iou"}] * 2
+    scored = {"id", "iou", "precision", "recall", "pixels"}
+    assert [set(entry) for entry in model["score"]["classes"]] == [scored] * 2
+    assert model["score"]["window"] == [1280, 1280, 1280, 1280]  # the demo outlines it
     assert not {"architecture", "training", "confusion"} & (model.keys() | model["score"].keys())
 
 
