@@ -101,17 +101,10 @@ class Bilinear(_Upsample):
     ``max(0, (i + 1/2) scale - 1/2)``.
     """
 
-    def __init__(
-        self,
-        operation: Operation,
-        layout: Layout,
-        inputs: tuple[str, ...],
-        shape: tuple[int, ...],
-        scales: Any,
-    ) -> None:
-        super().__init__(operation, layout, inputs, shape, scales)
-        if operation.dtype == torch.float64:
-            self._real = np.float64
+    @property
+    def _real(self) -> type[np.floating[Any]]:  # type: ignore[override]
+        """The kernel counts in the type of the values."""
+        return np.float64 if self.operation.dtype == torch.float64 else np.float32
 
     def _position(self, row: int) -> tuple[int, int, float]:
         """Upper row, lower row and the lower row's weight."""
