@@ -129,3 +129,11 @@ def test_a_full_disk_is_told_when_a_tensor_is_to_be_stored(
         StoredTensor((1, 3, 64, 64), 2, torch.float32, torch.device("cpu"), tmp_path)
     assert caught.value.code == "E_DISK"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_ignores_or_returns_its_scene() -> None:
+    scene = torch.randn(1, 3, 16, 8)
+    for function in (lambda x: torch.linspace(0, 1, 16 * 8).view(1, 1, 16, 8), lambda x: x):
+        model = Whole(function).eval()
+        result, _, _ = sweep(model, scene, 5)
+        torch.testing.assert_close(result, whole(model, scene))

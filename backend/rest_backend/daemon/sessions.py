@@ -137,15 +137,10 @@ class ControlSessions:
 
     def _try(self, peer: bytes, encoded: list[bytes]) -> bool:
         """Whether the message needs no further attempt."""
-        try:
-            self._socket.send_multipart([peer, *encoded], zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
+        sent = _send(self._socket, peer, encoded)
+        if sent is None:
             self.leave(peer)
-        return True
+        return sent is not False
 
 
 @dataclass
@@ -289,13 +284,20 @@ class Attachments:
         self._send(peer, frames.encode(message))
 
     def _send(self, peer: bytes, encoded: list[bytes]) -> bool:
-        try:
-            self._socket.send_multipart([peer, *encoded], zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
+        sent = _send(self._socket, peer, encoded)
+        if sent is None:
             self.leave(peer)
-            return False
-        return True
+        return sent is True
+
+
+def _send(socket: zmq.Socket[bytes], peer: bytes, encoded: list[bytes]) -> bool | None:
+    """Send without waiting: True when sent, False when the peer has no room, None when it has left."""
+    try:
+        socket.send_multipart([peer, *encoded], zmq.NOBLOCK)
+    except zmq.Again:
+        return False
+    except zmq.ZMQError as error:
+        if error.errno != zmq.EHOSTUNREACH:
+            raise
+        return None
+    return True

@@ -32,7 +32,7 @@ def in_place_items(layout: SceneLayout) -> dict[str, Callable[..., torch.Tensor]
         )
     found: dict[str, Callable[..., torch.Tensor]] = {}
     for phase in layout.phases:
-        here = {item_name(item) for item in phase.items}
+        here = phase.computed()
         for item in phase.items:
             if not isinstance(item, Pointwise):
                 continue

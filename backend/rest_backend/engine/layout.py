@@ -44,6 +44,10 @@ class Phase:
     stored: list[str] = field(default_factory=list)
     expiring: list[str] = field(default_factory=list)
 
+    def computed(self) -> set[str]:
+        """Names of what the sweep computes by rows."""
+        return {item.operation.name for item in self.items if isinstance(item, RowRule)}
+
 
 @dataclass
 class SceneLayout:
@@ -120,12 +124,13 @@ def lay_out(graph: SceneGraph) -> SceneLayout:
             if layout is not None:
                 rows[operation.name] = layout
     output = graph.output
-    made_by = {item_name(item): item for item in items}
-    if not isinstance(made_by.get(output), RowRule) or rows[output].dim != 2:
-        if isinstance(made_by.get(output), RowRule):  # its rows are not the scene's: turn it as a whole
-            fallback.add(made_by[output].operation.kind)  # type: ignore[union-attr]
+    made_by = {item_name(item): item for item in items}.get(output)
+    if not isinstance(made_by, RowRule) or rows[output].dim != 2:
+        if isinstance(made_by, RowRule):  # its rows are not the scene's: turn it as a whole
+            fallback.add(made_by.operation.kind)
             items.append(_whole_copy(graph))
-        items.append(_hand_out(graph, rows, item_name(items[-1]) if items else graph.input))
+            output = item_name(items[-1])
+        items.append(_hand_out(graph, rows, output))
         output = item_name(items[-1])
     return SceneLayout(graph, constant, _phases(items, graph.input, output), rows, output, sorted(fallback))
 

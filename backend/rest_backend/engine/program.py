@@ -99,7 +99,8 @@ class SceneProgram:
             if "device" in kwargs:  # where the network was captured, not where it runs
                 kwargs["device"] = device
             values[operation.name] = operation.target(*args, **kwargs)
-        return {name: value for name, value in values.items() if name in self.layout.read_names()}
+        read = self.layout.read_names()
+        return {name: value for name, value in values.items() if name in read}
 
 
 def _place(value: torch.Tensor, device: torch.device) -> torch.Tensor:

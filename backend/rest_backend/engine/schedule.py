@@ -72,8 +72,7 @@ class _DryRun:
     def __init__(self, layout: SceneLayout, phase: Phase, stripe: int) -> None:
         self._layout, self._phase, self._stripe = layout, phase, stripe
         self._scene_rows = layout.rows[layout.graph.input].rows
-        computed = {item_name(item) for item in phase.items if isinstance(item, RowRule)}
-        self._buffered = computed | {layout.graph.input}
+        self._buffered = phase.computed() | {layout.graph.input}
         self._have: dict[str, int] = {}  # rows that exist so far
         self._low: dict[str, int] = {}  # first row held
         self._held: dict[str, int] = {}  # rows allocated

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rest_backend.engine.in_place import in_place_items
-from rest_backend.engine.layout import Phase, SceneLayout, item_name
+from rest_backend.engine.layout import Phase, SceneLayout, item_inputs, item_name
 from rest_backend.engine.line_buffer import LineBuffer
 from rest_backend.engine.plan import Plan
 from rest_backend.engine.rules import Reduction, RowRule
@@ -82,11 +82,10 @@ class Sweep:
 
     def _prepare(self, phase: Phase) -> None:
         """Line buffers for what this sweep computes and reads, stores for what it leaves behind."""
-        computed = {item_name(item) for item in phase.items if isinstance(item, RowRule)}
-        computed.add(self._layout.graph.input)
+        buffered = phase.computed() | {self._layout.graph.input}
         for item in phase.items:
-            for name in item.inputs if isinstance(item, RowRule) else (item.input,):
-                if name in computed:
+            for name in item_inputs(item):
+                if name in buffered:
                     self._buffers[name] = LineBuffer(self._layout.rows[name].dim)
         for name in phase.stored:
             shape, dim = self._layout.graph.shapes[name], self._layout.rows[name].dim
