@@ -26,6 +26,14 @@ class JobRequest:
         window: Column, row, width and height in pixels of the scene; None is the whole scene.
         device: ``auto``, ``cpu`` or ``cuda:N``.
         memory_bytes: Bound of the worker's resident memory; 0 lets the daemon decide.
+        title: What lists of jobs call it.
+        bands: Bands of the scene, from 1, in the model's order; empty: matched by what they show.
+        aoi: Vector file; only what its polygons cover gets a class. Empty: no mask.
+        resolution_m: Metres per pixel the network shall see; 0: the scene's own.
+        context: ``scene``, or ``nearby`` for previews.
+        confidence: Raster to write with the highest softmax of each pixel; empty: none.
+        probabilities: Raster to write with the softmax of every class; empty: none.
+        abandon_seconds: The daemon cancels the job when nobody watches it for so long; 0: never.
         manual_credit: Rows come only as ``Job.grant`` allows.
     """
 
@@ -35,6 +43,14 @@ class JobRequest:
     window: tuple[int, int, int, int] | None = None
     device: str = "auto"
     memory_bytes: int = 0
+    title: str = ""
+    bands: tuple[int, ...] = ()
+    aoi: str = ""
+    resolution_m: float = 0.0
+    context: str = "scene"
+    confidence: str = ""
+    probabilities: str = ""
+    abandon_seconds: int = 0
     manual_credit: bool = False
 
 

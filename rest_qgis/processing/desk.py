@@ -36,6 +36,15 @@ class Order:
         memory_bytes: Bound of the worker's memory; 0 lets the daemon decide.
         keep_layer: Whether the job's live layer stays as the result's layer.
         watchable: Whether a live layer can be drawn while the job runs.
+        bands: Bands of the scene, from 1, in the model's order; empty: matched by what they show.
+        aoi: Vector file; only what its polygons cover gets a class. Empty: no mask.
+        resolution_m: Metres per pixel the network shall see; 0: the scene's own.
+        preview: A quick look at one window, in place of the preview before it.
+        confidence: Raster to write with the highest softmax of each pixel; empty: none.
+        probabilities: Raster to write with the softmax of every class; empty: none.
+        abandon_seconds: The daemon cancels the job when nobody watches it for so long; 0: never.
+        key: The client's name of the job, :func:`rest_qgis.client.new_key`; empty: made when it is
+            handed in. Files of the job's own lie in the engine's inbox under this name.
     """
 
     scene: str
@@ -48,6 +57,14 @@ class Order:
     memory_bytes: int = 0
     keep_layer: bool = True
     watchable: bool = True
+    bands: tuple[int, ...] = ()
+    aoi: str = ""
+    resolution_m: float = 0.0
+    preview: bool = False
+    confidence: str = ""
+    probabilities: str = ""
+    abandon_seconds: int = 0
+    key: str = ""
 
 
 class Listener(Protocol):

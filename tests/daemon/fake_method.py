@@ -41,6 +41,12 @@ class SegmentRequest:
     device: str = "auto"
     window: tuple[int, int, int, int] | None = None
     seed: int = 0
+    bands: tuple[int, ...] = ()
+    aoi: Path | None = None
+    resolution_m: float | None = None
+    context: str = "scene"
+    confidence: Path | None = None
+    probabilities: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class SegmentStart:
     window: tuple[int, int, int, int]
     rows: int
     temporary_paths: tuple[Path, ...]
+    products: tuple[str, ...] = ("classes",)
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def segment(
     request: SegmentRequest,
     on_progress: Callable[[Any], None],
     on_start: Callable[[Any], None],
-    on_rows: Callable[[int, np.ndarray], None],
+    on_rows: Callable[[str, int, np.ndarray], None],
     cancelled: Callable[[], bool],
 ) -> SegmentSummary:
     options = dict(parse_qsl(request.model))
@@ -124,7 +131,7 @@ def _sweep(
     attempt: int,
     window: tuple[int, int, int, int],
     on_progress: Callable[[Any], None],
-    on_rows: Callable[[int, np.ndarray], None],
+    on_rows: Callable[[str, int, np.ndarray], None],
     cancelled: Callable[[], bool],
 ) -> None:
     top, height = window[1], window[3]
@@ -136,7 +143,7 @@ def _sweep(
             _misbehave(options, attempt, cancelled)
         if cancelled() and options.get("fault") != "stubborn":
             raise CancelledError
-        on_rows(top + start, class_rows(window, top + start, top + stop, "noise" in options))
+        on_rows("classes", top + start, class_rows(window, top + start, top + stop, "noise" in options))
         on_progress(SegmentProgress("sweep", stop, height, note="no CRS" if start == 0 else ""))
 
 

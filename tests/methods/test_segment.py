@@ -46,7 +46,7 @@ def test_the_map_equals_the_whole_forward_with_nodata_kept(tmp_path: Path, tiny_
     handed: list[tuple[int, NDArray[np.uint8]]] = []
     summary = segment(
         SegmentRequest(scene, tmp_path / "classes.tif", str(tiny_model), device="cpu"),
-        on_rows=lambda row, rows: handed.append((row, rows.copy())),
+        on_rows=lambda product, row, rows: handed.append((row, rows.copy())),
     )
     valid = (values != 0).any(axis=0)
     expected = _whole_forward(tiny_model, values, valid)
@@ -88,7 +88,7 @@ def test_a_window_is_cut_out_of_the_scene(tmp_path: Path, tiny_model: Path) -> N
             scene, tmp_path / "classes.tif", str(tiny_model), window=(20, 30, 64, 40), device="cpu"
         ),
         on_start=starts.append,
-        on_rows=lambda row, values: rows.append(row),
+        on_rows=lambda product, row, values: rows.append(row),
     )
     assert starts[0].window == (20, 30, 64, 40)
     assert starts[0].rows == 40

@@ -158,6 +158,12 @@ class _Job:
             memory_bytes=job.memory_bytes or None,
             device=self._run.device,
             window=job.window,
+            bands=tuple(job.bands),
+            aoi=Path(job.aoi) if job.aoi else None,
+            resolution_m=job.resolution_m or None,
+            context=job.context,
+            confidence=Path(job.confidence) if job.confidence else None,
+            probabilities=Path(job.probabilities) if job.probabilities else None,
         )
         summary = operation.function(
             request,
@@ -185,7 +191,7 @@ class _Job:
         self._link.send(link.Begun(id=self._run.id, window=window, temporary_paths=paths))
         self._spool = RowSpool(Path(self._run.spool), window, self._run.next_seq, self._run.offset)
 
-    def _on_rows(self, row: int, values: Any) -> None:
+    def _on_rows(self, product: str, row: int, values: Any) -> None:
         if self._spool is None:
             raise RuntimeError("rows came before the start")
         if values.ndim != 2 or str(values.dtype) != "uint8":

@@ -60,6 +60,13 @@ class SegmentRequest:
         device: ``auto``, ``cpu`` or ``cuda:N``.
         window: Column, row, width, height in pixels; None is the whole scene.
         seed: Of the sample the scene's statistics come from.
+        bands: Bands of the scene, from 1, in the model's order; empty: matched by what they show.
+        aoi: Vector file; only what its polygons cover gets a class.
+        resolution_m: Metres per pixel the network shall see; None: the scene's own.
+        context: What the pixels of an area may see: ``scene``, all that the network looks at, so
+            that the classes are those of the whole scene; ``nearby``, a margin at most, for previews.
+        confidence: Raster to write with the highest softmax of each pixel.
+        probabilities: Raster to write with the softmax of every class.
     """
 
     scene: Path
@@ -69,6 +76,12 @@ class SegmentRequest:
     device: str = "auto"
     window: Window | None = None
     seed: int = 0
+    bands: tuple[int, ...] = ()
+    aoi: Path | None = None
+    resolution_m: float | None = None
+    context: Literal["scene", "nearby"] = "scene"
+    confidence: Path | None = None
+    probabilities: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,11 +92,13 @@ class SegmentStart:
         window: Column, row, width, height of the result in the scene, in pixels.
         rows: Its height.
         temporary_paths: Files that exist until the result is in place.
+        products: Names of what is handed out: ``classes``, ``confidence``, ``probability-ID``.
     """
 
     window: Window
     rows: int
     temporary_paths: tuple[Path, ...]
+    products: tuple[str, ...] = ("classes",)
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,7 @@ class SegmentSummary:
 
 OnProgress = Callable[[SegmentProgress], None]
 OnStart = Callable[[SegmentStart], None]
-OnRows = Callable[[int, NDArray[np.uint8]], None]
+OnRows = Callable[[str, int, NDArray[np.uint8]], None]
 Cancelled = Callable[[], bool]
 
 
@@ -169,8 +184,8 @@ def segment(
         request: What to segment.
         on_progress: Called with :class:`SegmentProgress`.
         on_start: Called once with :class:`SegmentStart`, before the first row.
-        on_rows: ``on_rows(row, values)`` with finished classes, uint8 ``(rows, width)``,
-            255 where there is no data; ``row`` counts from the scene's top; no gap.
+        on_rows: ``on_rows(product, row, values)`` with finished rows, uint8 ``(rows, width)``,
+            255 where there is no result; ``row`` counts from the scene's top; no gap.
         cancelled: Asked between stripes.
 
     Returns:
@@ -302,7 +317,7 @@ class _Segmentation:
         self._valid_pixels += int(np.count_nonzero(valid))
         writer.write(start, values)
         if self._on_rows is not None:
-            self._on_rows(window[1] + start, values)
+            self._on_rows("classes", window[1] + start, values)
         self._handed = start + rows
         if self._first_rows_at is None:
             self._first_rows_at = time.perf_counter()

@@ -12,8 +12,8 @@ checks what it receives against ``rest_qgis/client/messages.schema.json``, which
 
 Two sockets, both ROUTER on 127.0.0.1 with CURVE; the client uses one DEALER each:
 
-* **control**: hello, models, submit, status, cancel, shutdown and their answers;
-  and, for jobs this client submitted or asked to ``watch``, the events
+* **control**: hello, models, plan, submit, status, watch, cancel, delete, shutdown and
+  their answers; and, for jobs this client submitted or asked to ``watch``, the events
   ``progress``, ``done`` and ``failed``.
 * **data**: ``attach`` and ``credit`` from the client; ``rows`` from the daemon,
   never more than the credit granted.
@@ -41,6 +41,7 @@ LongText = Annotated[str, msgspec.Meta(max_length=4096)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Window = tuple[Count, Count, Count, Count]  # column, row, width, height in pixels
+BandNumbers = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=65536)]], msgspec.Meta(max_length=1024)]
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -132,7 +133,11 @@ class Shutdown(Message, tag="shutdown"):
 
 
 class SegmentJob(msgspec.Struct, kw_only=True):
-    """What to segment. Paths are absolute paths of this computer."""
+    """What to segment. Paths are absolute paths of this computer.
+
+    Files of a client's own making (a copy of a layer that is no file, an area) lie in
+    ``REST_HOME/inbox/KEY`` of the job's key; the daemon deletes that folder when the job ends.
+    """
 
     scene: LongText
     model: LongText  # model id, or path of a card
@@ -140,6 +145,13 @@ class SegmentJob(msgspec.Struct, kw_only=True):
     window: Window | None = None  # pixels of the scene; None is the whole scene
     device: ShortText = "auto"  # auto, cpu, cuda:N
     memory_bytes: Count = 0  # 0: the daemon decides
+    title: ShortText = ""  # what lists of jobs call it
+    bands: BandNumbers = []  # of the scene, from 1, in the model's order; empty: matched by what they show
+    aoi: LongText = ""  # vector file: only what its polygons cover gets a class
+    resolution_m: Seconds = 0.0  # metres per pixel the network shall see; 0: the scene's own
+    context: Literal["scene", "nearby"] = "scene"  # what pixels of an area may see; nearby is for previews
+    confidence: LongText = ""  # raster to write with the highest softmax of each pixel; empty: none
+    probabilities: LongText = ""  # raster to write with the softmax of every class; empty: none
 
 
 class Submit(Message, tag="submit"):
@@ -147,6 +159,7 @@ class Submit(Message, tag="submit"):
 
     key: Identifier
     job: SegmentJob
+    abandon_seconds: Count = 0  # cancel it when no client watches it for so long; 0: never
 
 
 class Submitted(Message, tag="submitted"):
@@ -179,12 +192,47 @@ class JobStatus(Message, tag="job_status"):
     code: ShortText = ""
     message: LongText = ""
     summary: dict[str, Any] = {}
+    key: Identifier = ""
+    title: ShortText = ""
+    device: ShortText = ""
+    submitted_at: Seconds = 0.0  # since the epoch, as are the next two; 0 while unknown
+    started_at: Seconds = 0.0
+    ended_at: Seconds = 0.0
+    asked: SegmentJob | None = None  # in answers about one job
 
 
 class Watch(Message, tag="watch"):
-    """Receive the events of a job another session submitted. Answer: ``job_status``."""
+    """Receive the events of a job another session submitted, named by its id or its key.
+
+    Answer: ``job_status``.
+    """
+
+    job: Identifier = ""
+    key: Identifier = ""
+
+
+class Delete(Message, tag="delete"):
+    """Forget a job that ended, and its rows; what it wrote stays. Answer: ``deleted``."""
 
     job: Identifier
+
+
+class Deleted(Message, tag="deleted"):
+    """The daemon knows the job no more."""
+
+    job: Identifier
+
+
+class Plan(Message, tag="plan"):
+    """Ask what a job would read, hold, write and take, without queueing it. Its output may be empty."""
+
+    job: SegmentJob
+
+
+class Planned(Message, tag="planned"):
+    """Answer to ``plan``, as ``rest-backend plan --json`` prints it."""
+
+    plan: dict[str, Any]
 
 
 class Cancel(Message, tag="cancel"):
@@ -243,11 +291,12 @@ class Credit(Message, tag="credit"):
 
 
 class Rows(Message, tag="rows"):
-    """On data: finished class rows. Sequence numbers have no gap and start at 0.
+    """On data: finished rows of one product. Sequence numbers have no gap and start at 0.
 
-    The payload decodes to ``width * height`` bytes, row by row: class ids 0-254,
-    255 where the scene has no data. ``window`` is relative to the scene, not to
-    the job's window. ``crc32`` is of the payload as sent.
+    The payload decodes to ``width * height`` bytes, row by row, 255 where there is no
+    result: class ids 0-254 for ``classes``; for ``confidence`` and ``probability-ID``
+    (ID is a class id) values from 0 to 254 that stand for 0 to 1. ``window`` is relative
+    to the scene, not to the job's window. ``crc32`` is of the payload as sent.
     """
 
     job: Identifier
@@ -255,17 +304,20 @@ class Rows(Message, tag="rows"):
     window: Window
     codec: Literal["raw", "zlib"]
     crc32: Count
+    product: Identifier = "classes"
 
 
-Request = Hello | ListModels | Submit | Status | Watch | Cancel | Shutdown | Attach | Credit
+Request = Hello | ListModels | Plan | Submit | Status | Watch | Cancel | Delete | Shutdown | Attach | Credit
 Answer = (
     Welcome
     | Goodbye
     | Error
     | Models
+    | Planned
     | DaemonStatus
     | Submitted
     | JobStatus
+    | Deleted
     | Progress
     | Done
     | Failed
