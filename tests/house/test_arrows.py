@@ -33,7 +33,7 @@ BACKEND_ROOMS = {
         "rest_backend.errors",
         "rest_backend.bundled",
     },
-    "rasters": {"rasterio", "numpy", "affine", "rest_backend.errors"},
+    "rasters": {"rasterio", "numpy", "affine", "pyogrio", "shapely", "rest_backend.errors"},
     "metrics": {"numpy", "rest_backend.errors"},
     "methods": {
         "torch",
