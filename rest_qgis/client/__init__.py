@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .engine import Engine
 from .errors import ClientError
-from .job import Done, Job, JobListener, JobRequest, Progress
+from .job import Done, Job, JobListener, JobRequest, Progress, new_key
 from .rows import Rows
 from .session import EngineState
 
@@ -24,4 +24,5 @@ __all__ = [
     "JobRequest",
     "Progress",
     "Rows",
+    "new_key",
 ]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ..install.folder import home_folder
 from .errors import ClientError
 from .frames import encode
-from .job import Done, Job, JobListener, JobRequest
-from .jobs import job_fields
+from .job import Done, Job, JobListener, JobRequest, new_key
+from .jobs import job_fields, submit_fields
+from .questions import PLAN_SECONDS, Question
 from .schema import SchemaError
-from .session import EngineState, Request, Session
+from .session import EngineState, Session
 
 CLOSE_SECONDS = 1.0
+
+Answered = Callable[[Optional[dict[str, Any]], Optional[ClientError]], None]
+"""A callback on the client thread: the answer and None, or None and the error."""
+
+_KEY = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,63}")  # one that no folder's name means elsewhere
 
 
 class Engine:
@@ -60,12 +67,16 @@ class Engine:
         """Have the daemon running; returns at once, ``on_state`` tells how it goes."""
         self._post(self._session.want)
 
-    def segment(self, request: JobRequest, listener: JobListener | None = None) -> Job:
+    def segment(
+        self, request: JobRequest, listener: JobListener | None = None, key: str | None = None
+    ) -> Job:
         """Queue a segmentation; starts the daemon when it is not running.
 
         Args:
             request: What to segment.
             listener: Told what happens, on the client thread.
+            key: A :func:`new_key` that was noted, so that :meth:`resume` finds the job later
+                whatever happens; by default one is made.
 
         Returns:
             The job, at once.
@@ -74,16 +85,103 @@ class Engine:
             ClientError: ``E_REQUEST`` for a path that is not absolute or too
                 long, or a number out of range; ``E_CLIENT_CLOSED``.
         """
-        session = self._session
-        job = Job(
-            request,
-            listener,
-            cancel=lambda job: self._post_quietly(lambda: session.jobs.cancel(job)),
-            grant=lambda job, blocks: self._post_quietly(lambda: session.jobs.grant(job, blocks)),
-        )
-        _check(job)
-        self._post(lambda: session.jobs.add(job))
+        job = self._job(request, listener, key=_checked_key(key or new_key()))
+        _check_paths(request, ("scene", "output"))
+        _check_message("submit", **submit_fields(job))
+        self._post(lambda: self._session.jobs.add(job))
         return job
+
+    def resume(self, key: str, listener: JobListener | None = None) -> Job:
+        """Come back to a job, of this session or an earlier one; starts the daemon when it is not running.
+
+        ``submitted`` comes first, with ``job.request`` as the daemon has it; then all rows from
+        the first on, progress, and ``done`` or ``failed`` as of any job. A job nobody knows any
+        more fails with ``E_UNKNOWN_JOB``, one that this engine follows already with ``E_FOLLOWED``.
+
+        Args:
+            key: Its key or its id.
+            listener: Told what happens, on the client thread.
+
+        Returns:
+            The job, at once.
+
+        Raises:
+            ClientError: ``E_REQUEST`` for what can be no key; ``E_CLIENT_CLOSED``.
+        """
+        job = self._job(JobRequest("", "", ""), listener, name=_checked_key(key))
+        self._post(lambda: self._session.jobs.add(job))
+        return job
+
+    def inbox(self, key: str) -> Path:
+        """The folder for the own files of a job to come, such as its area; made, for this user only.
+
+        The daemon deletes it when the job of this key ends.
+
+        Args:
+            key: The key the job will be handed in with.
+
+        Raises:
+            ClientError: ``E_REQUEST`` for what can be no key; ``E_INBOX``: the folder cannot be made.
+        """
+        folder = self.home / "inbox" / _checked_key(key)
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ClientError(
+                "E_INBOX", f"The engine's folder {folder} cannot be made: {error.strerror or error}."
+            ) from error
+        return folder
+
+    def plan(self, request: JobRequest, callback: Answered) -> None:
+        """Ask what a job would read, hold, write and take; starts the daemon when it is not running.
+
+        Args:
+            request: The job; its output may still be empty.
+            callback: Called on the client thread with the plan, as ``rest-backend plan --json``
+                prints it, and None; or with None and the error: ``E_REPLACED`` where a newer
+                question came before the answer, else why nothing can be planned.
+
+        Raises:
+            ClientError: As of :meth:`segment`.
+        """
+
+        def answered(answer: dict[str, Any] | None, error: ClientError | None) -> None:
+            callback(None if answer is None else answer["plan"], error)
+
+        _check_paths(request, ("scene",))
+        self._ask("plan", answered, {"job": job_fields(request)}, seconds=PLAN_SECONDS, replaces=True)
+
+    def cancel(self, job: str, callback: Answered) -> None:
+        """End a job of the list that :meth:`status` tells; one of this session also by ``Job.cancel``.
+
+        Args:
+            job: Its id.
+            callback: Called on the client thread with the job's ``job_status`` message and None,
+                or with None and the error.
+
+        Raises:
+            ClientError: ``E_REQUEST`` for what can be no id; ``E_CLIENT_CLOSED``.
+        """
+        self._ask("cancel", callback, {"job": _checked_key(job)})
+
+    def delete(self, job: str, callback: Callable[[ClientError | None], None]) -> None:
+        """Have the daemon forget a job that ended, and its rows; the files it wrote stay.
+
+        Args:
+            job: Its id.
+            callback: Called on the client thread with None once the daemon does not know the
+                job (any more), or with the error.
+
+        Raises:
+            ClientError: ``E_REQUEST`` for what can be no id; ``E_CLIENT_CLOSED``.
+        """
+
+        def answered(_: dict[str, Any] | None, error: ClientError | None) -> None:
+            callback(None if error is not None and error.code == "E_UNKNOWN_JOB" else error)
+
+        self._ask("delete", answered, {"job": _checked_key(job)})
 
     def models(self, callback: Callable[[list[dict[str, Any]] | None, ClientError | None], None]) -> None:
         """Ask for the installed models; starts the daemon when it is not running.
@@ -96,9 +194,9 @@ class Engine:
         def answered(answer: dict[str, Any] | None, error: ClientError | None) -> None:
             callback(None if answer is None else answer["models"], error)
 
-        self._post(lambda: self._session.ask(Request("list_models", answered, launch=True)))
+        self._ask("list_models", answered)
 
-    def status(self, callback: Callable[[dict[str, Any] | None, ClientError | None], None]) -> None:
+    def status(self, callback: Answered) -> None:
         """Ask how the daemon is; never starts it.
 
         Args:
@@ -106,7 +204,7 @@ class Engine:
                 (version, devices, jobs) and None; or with None and the error,
                 ``E_ENGINE_STOPPED`` when none is running.
         """
-        self._post(lambda: self._session.ask(Request("status", callback, launch=False)))
+        self._ask("status", callback, launch=False)
 
     def shutdown(self, callback: Callable[[ClientError | None], None] | None = None) -> None:
         """End the daemon, whoever started it; its jobs go on when it is started again.
@@ -120,7 +218,7 @@ class Engine:
             if callback is not None:
                 callback(error)
 
-        self._post(lambda: self._session.ask(Request("shutdown", ended, launch=False)))
+        self._ask("shutdown", ended, launch=False)
 
     def wait(self, job: Job, timeout: float | None = None) -> Done | None:
         """Wait for a job's end, in a script or a background task, never on a GUI's thread.
@@ -166,6 +264,29 @@ class Engine:
         """Close the link."""
         self.close()
 
+    def _job(self, request: JobRequest, listener: JobListener | None, key: str = "", name: str = "") -> Job:
+        jobs = self._session.jobs
+        return Job(
+            request,
+            listener,
+            cancel=lambda job: self._post_quietly(lambda: jobs.cancel(job)),
+            grant=lambda job, blocks: self._post_quietly(lambda: jobs.grant(job, blocks)),
+            key=key,
+            name=name,
+        )
+
+    def _ask(
+        self,
+        kind: str,
+        callback: Answered,
+        fields: dict[str, Any] | None = None,
+        launch: bool = True,
+        **how: Any,
+    ) -> None:
+        fields = fields or {}
+        _check_message(kind, **fields)
+        self._post(lambda: self._session.ask(Question(kind, callback, launch, fields, **how)))
+
     def _post(self, command: Callable[[], None]) -> None:
         with self._lock:
             if self._closed:
@@ -184,16 +305,24 @@ class Engine:
                 raise
 
 
-def _check(job: Job) -> None:
-    request = job.request
-    for name in ("scene", "output"):
+def _check_paths(request: JobRequest, needed: tuple[str, ...]) -> None:
+    for name in ("scene", "output", "aoi", "confidence", "probabilities"):
         path = getattr(request, name)
-        if not Path(path).is_absolute():
+        if (path or name in needed) and not Path(path).is_absolute():
             raise ClientError("E_REQUEST", f"The path of the {name} must be absolute: {path!r}.")
+
+
+def _check_message(kind: str, **fields: Any) -> None:
     try:
-        encode({"type": "submit", "key": job.key, "job": job_fields(job)})
+        encode({"type": kind, **fields})
     except SchemaError as error:
-        raise ClientError("E_REQUEST", f"The job cannot be sent to the engine: {error}.") from error
+        raise ClientError("E_REQUEST", f"This cannot be sent to the engine: {error}.") from error
+
+
+def _checked_key(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ClientError("E_REQUEST", f"{key!r} names no job.")
+    return key
 
 
 def _ignore(_: EngineState) -> None:

@@ -19,6 +19,9 @@ class ClientError(Exception):
     * ``E_ENGINE_STOPPED``: the daemon is not running, or was stopped.
     * ``E_CONNECTION_FILE``: the connection file is unsafe or damaged.
     * ``E_REQUEST``: the caller's request cannot be sent.
+    * ``E_REPLACED``: a newer question of the same kind took this one's place.
+    * ``E_FOLLOWED``: this client follows the job already.
+    * ``E_INBOX``: the folder for a job's own files cannot be made.
     * ``E_SEQUENCE``, ``E_CHECKSUM``, ``E_SIZE``: result rows arrived wrong three times.
     * ``E_CLIENT_CLOSED``: the client was closed while the job was running.
 

@@ -54,6 +54,11 @@ class JobRequest:
     manual_credit: bool = False
 
 
+def new_key() -> str:
+    """A name for a job to come; noted before the job is handed in, it leads back to the job."""
+    return uuid.uuid4().hex
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a running job is.
@@ -109,7 +114,7 @@ class JobListener:
         """The job is running."""
 
     def rows(self, job: Job, rows: Rows) -> None:
-        """Finished rows, in order and without a gap."""
+        """Finished rows, of each product from the top and without a gap; a resumed job's from its first."""
 
     def done(self, job: Job, done: Done) -> None:
         """The result is in place, and all rows were delivered before."""
@@ -122,11 +127,13 @@ class JobListener:
 
 
 class Job:
-    """One job; made by ``Engine.segment``.
+    """One job; made by ``Engine.segment`` and ``Engine.resume``.
 
     Attributes:
-        request: What was asked for.
-        key: The client's own identifier: the same key is never run twice.
+        request: What was asked for; of a resumed job known with ``submitted``.
+        key: The client's own identifier: the same key is never run twice. Of a resumed job
+            known with ``submitted``.
+        name: What a resumed job is looked for by, its key or its id; else empty.
         id: The daemon's identifier, empty until ``submitted``.
         state: One of ``STATES``.
         result: Set once ``done``.
@@ -141,10 +148,13 @@ class Job:
         listener: Any,
         cancel: Callable[[Job], None],
         grant: Callable[[Job, int], None],
+        key: str = "",
+        name: str = "",
     ) -> None:
         self.request = request
         self.listener = listener
-        self.key = uuid.uuid4().hex
+        self.key = key
+        self.name = name
         self.id = ""
         self.state = "waiting"
         self.result: Done | None = None

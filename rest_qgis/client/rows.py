@@ -27,7 +27,9 @@ class Rows:
         row: First row, in pixels of the scene.
         width: Columns.
         height: Rows.
-        values: ``width * height`` bytes, row by row: class ids 0-254, 255 for no data.
+        values: ``width * height`` bytes, row by row, 255 where there is no result.
+        product: ``classes``, with class ids from 0 to 254; ``confidence`` or ``probability-ID``
+            (ID is a class id), with values from 0 to 254 that stand for 0 to 1.
     """
 
     seq: int
@@ -36,6 +38,7 @@ class Rows:
     width: int
     height: int
     values: bytes
+    product: str = "classes"
 
 
 def unpack(header: dict[str, Any], payload: bytes) -> Rows:
@@ -61,7 +64,8 @@ def unpack(header: dict[str, Any], payload: bytes) -> Rows:
     values = payload if header["codec"] == "raw" else _inflate(payload, expected)
     if len(values) != expected:
         raise ClientError("E_SIZE", f"A block of {width} x {height} pixels does not hold {expected} bytes.")
-    return Rows(header["seq"], column, row, width, height, values)
+    product = header.get("product", "classes")
+    return Rows(header["seq"], column, row, width, height, values, product)
 
 
 class RowStream:

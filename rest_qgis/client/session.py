@@ -10,6 +10,7 @@ One loop, never waiting for anything but sockets and its own clock. Its phases:
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
@@ -22,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from .callbacks import tell
 from .connection import Connection, read_connection, version_error
 from .errors import ClientError
 from .frames import PROTOCOL, decode, encode
 from .jobs import JobTable
 from .launcher import Launcher
+from .questions import Question, Questions
 from .schema import SchemaError, UnknownTypeError
 from .transport import Link, Transport
 
@@ -40,7 +43,6 @@ class Timing:
     hello: float = 5.0  # for the answer to hello, before the link is tried again
     contact: float = 30.0  # without any answer, before requests are given up
     contact_with_jobs: float = 120.0  # the same while jobs are unfinished
-    request: float = 30.0  # for the answer to a request on a link that works
     ping: float = 2.0  # of silence with something unfinished, before the daemon is asked for a sign of life
     unresponsive: float = 8.0  # of silence, before the user is told
     end: float = 15.0  # for the process to end after shutdown
@@ -76,23 +78,6 @@ class EngineState:
     pid: int = 0
 
 
-@dataclass
-class Request:
-    """A question to the daemon.
-
-    Attributes:
-        kind: Message type.
-        callback: Told ``(answer, None)`` or ``(None, ClientError)`` on the client thread.
-        launch: Whether the daemon is started for it.
-        deadline: When it is given up, once sent.
-    """
-
-    kind: str
-    callback: Callable[[dict[str, Any] | None, ClientError | None], None]
-    launch: bool
-    deadline: float = 0.0
-
-
 class Session(threading.Thread):
     """The thread.
 
@@ -120,8 +105,7 @@ class Session(threading.Thread):
         self._wanted = False
         self._link: Link | None = None
         self._last: Connection | None = None  # the daemon last spoken to
-        self._queued: list[Request] = []
-        self._sent: dict[str, Request] = {}
+        self._questions = Questions(functools.partial(self._send, "control"))
         self._ping = ""
         self._until = 0.0  # end of the phase's time limit
         self._contact = 0.0  # when all is given up, while there is no link
@@ -156,10 +140,11 @@ class Session(threading.Thread):
         """Have a daemon running."""
         self._wanted = self._phase != "ready"
 
-    def ask(self, request: Request) -> None:
-        """Send a request, now or once there is a link."""
-        self._queued.append(request)
-        self._flush()
+    def ask(self, question: Question) -> None:
+        """Send a question, now or once there is a link."""
+        self._questions.add(question)
+        if self._phase == "ready":
+            self._questions.flush()
 
     # --- the loop
 
@@ -192,8 +177,8 @@ class Session(threading.Thread):
         closed = ClientError("E_CLIENT_CLOSED", _CLOSED if self._closing else _BROKEN)
         if not self._closing:
             self._set_state(EngineState("failed", closed.code, closed.message))
-        self._answer_shutdowns(closed)
-        self._refuse_queued(closed)
+        self._questions.ended(closed)
+        self._questions.refuse(closed)
         self.jobs.abandon_all(closed)
 
     def _pause(self) -> float:
@@ -203,7 +188,7 @@ class Session(threading.Thread):
 
     def _busy(self) -> bool:
         """Whether someone waits for the daemon."""
-        return bool(self._queued or self._sent or self.jobs.unfinished)
+        return bool(self._questions.open or self.jobs.unfinished)
 
     def _step(self, now: float) -> None:
         """Do what the phase asks for now."""
@@ -233,7 +218,7 @@ class Session(threading.Thread):
         connection = read_connection(self.home)
         if connection is not None:
             self._greet(connection)
-        elif self._wanted or self.jobs.unfinished or any(request.launch for request in self._queued):
+        elif self._wanted or self.jobs.unfinished or self._questions.launch:
             now = time.monotonic()
             if len(self._starts) == RESTARTS and now - self._starts[0] < RESTART_WINDOW:
                 raise ClientError(
@@ -248,7 +233,7 @@ class Session(threading.Thread):
         else:
             self._phase = "idle"
             self._set_state(EngineState("stopped"))
-            self._refuse_queued(ClientError("E_ENGINE_STOPPED", "The engine is not running."))
+            self._questions.refuse(ClientError("E_ENGINE_STOPPED", "The engine is not running."))
 
     def _greet(self, connection: Connection) -> None:
         if self.state.name not in ("starting", "unresponsive"):
@@ -295,11 +280,7 @@ class Session(threading.Thread):
         self._phase = "pausing"
 
     def _watch_link(self, now: float) -> None:
-        for name, request in list(self._sent.items()):
-            if now > request.deadline:
-                del self._sent[name]
-                late = ClientError("E_ENGINE_SILENT", "The engine did not answer a request in time.")
-                _answer(request, None, late)
+        self._questions.tick(now)
         self.jobs.tick(now)
         silence = now - self._heard
         if not self._busy() or silence < TIMING.ping or now < self._look:
@@ -320,12 +301,12 @@ class Session(threading.Thread):
             error = ClientError(
                 "E_ENGINE_SILENT", f"The engine (process {self._last.pid}) said goodbye and does not end."
             )
-            self._answer_shutdowns(error)
+            self._questions.ended(error)
             raise error
         self._phase = "idle"
         self._starts.clear()  # the limit is for an engine that crashes, not for a person who restarts it
         self._set_state(EngineState("stopped"))
-        self._answer_shutdowns(None)
+        self._questions.ended(None)
 
     # --- messages
 
@@ -345,7 +326,7 @@ class Session(threading.Thread):
             self._lost()
 
     def _lost(self) -> None:
-        if any(request.kind == "shutdown" for request in self._sent.values()):
+        if self._questions.shutting_down:
             self._say_goodbye()  # it ended before its goodbye was out
         else:
             self._retry("closes the link again and again")
@@ -388,7 +369,7 @@ class Session(threading.Thread):
         pid = self._last.pid if self._last else 0
         self._set_state(EngineState("ready", version=message["version"], pid=pid))
         self.jobs.link_up()
-        self._flush()
+        self._questions.flush()
 
     def _on_goodbye(self, message: dict[str, Any]) -> None:
         lowest, highest = message.get("supported", (PROTOCOL, PROTOCOL))
@@ -417,15 +398,9 @@ class Session(threading.Thread):
     def _on_message(self, message: dict[str, Any], payload: bytes | None) -> None:
         if self.state.name == "unresponsive":
             self._set_state(EngineState("ready", version=self.state.version, pid=self.state.pid))
-        name = message.get("request", "")
         self._ping = ""  # any message is a sign of life
-        request = self._sent.pop(name, None) if name else None
-        if request is None:
+        if not self._questions.take(message):
             self.jobs.handle(message, payload)
-        elif message["type"] == "error":
-            _answer(request, None, ClientError(message["code"], message["message"]))
-        else:
-            _answer(request, message, None)
 
     def _send(self, channel: str, kind: str, **fields: Any) -> str:
         if self._link is None:
@@ -438,14 +413,6 @@ class Session(threading.Thread):
         self._link.send(channel, frames)
         return name
 
-    def _flush(self) -> None:
-        if self._phase != "ready":
-            return
-        for request in self._queued:
-            request.deadline = time.monotonic() + TIMING.request
-            self._sent[self._send("control", request.kind)] = request
-        self._queued.clear()
-
     # --- ends
 
     def _drop_link(self) -> None:
@@ -453,10 +420,7 @@ class Session(threading.Thread):
         if self._link is not None:
             self._link.close()
             self._link = None
-        # All requests only ask, so they are asked again. A shutdown is done when the process is gone.
-        again = [request for request in self._sent.values() if request.kind != "shutdown"]
-        self._queued = again + self._queued
-        self._sent = {name: request for name, request in self._sent.items() if request.kind == "shutdown"}
+        self._questions.link_down()
 
     def _give_up(self, error: ClientError) -> None:
         """Nothing can be done now: tell everyone, and wait for the next wish."""
@@ -465,36 +429,12 @@ class Session(threading.Thread):
         self._phase = "idle"
         self._wanted = False
         self._set_state(EngineState("failed", error.code, error.message))
-        self._answer_shutdowns(error)
-        self._refuse_queued(error)
+        self._questions.ended(error)
+        self._questions.refuse(error)
         self.jobs.fail_all(error)
-
-    def _refuse_queued(self, error: ClientError) -> None:
-        queued, self._queued = self._queued, []
-        for request in queued:
-            # Nothing that runs is what a shutdown wants.
-            gone = request.kind == "shutdown" and error.code == "E_ENGINE_STOPPED"
-            _answer(request, None, None if gone else error)
-
-    def _answer_shutdowns(self, error: ClientError | None) -> None:
-        sent, self._sent = self._sent, {}
-        for request in sent.values():
-            _answer(request, None, error)
 
     def _set_state(self, state: EngineState) -> None:
         if state == self.state:
             return
         self.state = state
-        _call(self._on_state, state)
-
-
-def _answer(request: Request, answer: dict[str, Any] | None, error: ClientError | None) -> None:
-    _call(request.callback, answer, error)
-
-
-def _call(callback: Callable[..., None], *arguments: Any) -> None:
-    """Call what the caller gave us; its faults must not stop the thread."""
-    try:
-        callback(*arguments)
-    except Exception:  # noqa: BLE001 - code of the caller's, logged with its traceback
-        _log.exception("a callback failed")
+        tell(self._on_state, state)

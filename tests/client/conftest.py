@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from rest_qgis.client import Engine, EngineState, JobListener, JobRequest, session
+from rest_qgis.client import ClientError, Engine, EngineState, JobListener, JobRequest, session
+from tests.client import honest_peer
 
 
 class Recorder(JobListener):
@@ -77,6 +78,29 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.01)
+
+
+def check_rows(listener: Recorder, blocks: int = 12) -> None:
+    """Every block once, in order, with the right pixels in the right place."""
+    assert [block.seq for block in listener.blocks] == list(range(blocks))
+    for block in listener.blocks:
+        assert (block.column, block.row) == (0, block.seq * honest_peer.BLOCK)
+        assert (block.width, block.height) == (honest_peer.WIDTH, honest_peer.BLOCK)
+        assert block.values == honest_peer.block_values(block.seq)
+
+
+def ask(call: object) -> tuple[object, ClientError | None]:
+    """The answer to a question with a callback."""
+    answers: list[tuple[object, ClientError | None]] = []
+    told = threading.Event()
+
+    def answered(answer: object, error: ClientError | None) -> None:
+        answers.append((answer, error))
+        told.set()
+
+    call(answered)
+    assert told.wait(20)
+    return answers[0]
 
 
 @pytest.fixture

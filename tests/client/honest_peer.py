@@ -32,9 +32,10 @@ def block_values(seq: int) -> bytes:
 class Job:
     """A job in the peer's journal."""
 
-    def __init__(self, name: str, fields: dict[str, Any]) -> None:
+    def __init__(self, name: str, fields: dict[str, Any], key: str = "") -> None:
         self.name = name
         self.fields = fields
+        self.key = key
         self.state = "running"
         self.attached: bytes | None = None
         self.next_seq = 0
@@ -160,21 +161,39 @@ class Peer:
         )
 
     def on_submit(self, peer: bytes, message: dict[str, Any]) -> None:
-        job = self.jobs.setdefault(message["key"], Job(f"job-{len(self.jobs)}", message["job"]))
+        made = Job(f"job-{len(self.jobs)}", message["job"], message["key"])
+        job = self.jobs.setdefault(message["key"], made)
         self.say(peer, message, type="submitted", job=job.name, key=message["key"], state=job.state)
         self.events(peer, job)
 
     def on_watch(self, peer: bytes, message: dict[str, Any]) -> None:
-        job = self.by_name(message["job"])
+        key = message.get("key", "")
+        job = self.jobs.get(key) if key else self.by_name(message["job"])
         if job is None:
-            self.say(peer, message, type="error", code="E_UNKNOWN_JOB", message="There is no such job.")
+            self.unknown(peer, message)
             return
         self.say(peer, message, **self.job_status(job))
-        self.events(peer, job)
+        if job.state in ("queued", "running"):
+            self.events(peer, job)
+
+    def on_plan(self, peer: bytes, message: dict[str, Any]) -> None:
+        self.say(peer, message, type="planned", plan={"scene": message["job"]["scene"], "fits": True})
+
+    def on_delete(self, peer: bytes, message: dict[str, Any]) -> None:
+        job = self.by_name(message["job"])
+        if job is None:
+            self.unknown(peer, message)
+        elif job.state in ("queued", "running"):
+            self.say(peer, message, type="error", code="E_JOB_ACTIVE", message="It has not ended.")
+        else:
+            del self.jobs[job.key]
+            self.say(peer, message, type="deleted", job=job.name)
 
     def on_cancel(self, peer: bytes, message: dict[str, Any]) -> None:
         job = self.by_name(message["job"])
-        assert job is not None
+        if job is None:
+            self.unknown(peer, message)
+            return
         job.state = "cancelled"
         self.say(peer, message, **self.job_status(job))
         self.say(peer, None, type="failed", job=job.name, code="E_CANCELLED", message="Cancelled.")
@@ -205,12 +224,18 @@ class Peer:
 
     def job_status(self, job: Job) -> dict[str, Any]:
         paths = {name: job.fields[name] for name in ("scene", "model", "output")}
-        return {"type": "job_status", "job": job.name, "state": job.state, "next_seq": self.blocks, **paths}
+        status = {"type": "job_status", "job": job.name, "state": job.state, "next_seq": self.blocks, **paths}
+        if job.state == "failed":
+            status |= {"code": "E_SCENE_MISSING", "message": "There is no such scene."}
+        return {**status, "key": job.key, "asked": job.fields}
 
     # --- mechanics
 
     def by_name(self, name: str) -> Job | None:
         return next((job for job in self.jobs.values() if job.name == name), None)
+
+    def unknown(self, peer: bytes, message: dict[str, Any]) -> None:
+        self.say(peer, message, type="error", code="E_UNKNOWN_JOB", message="There is no such job.")
 
     def say(self, peer: bytes, request: dict[str, Any] | None, **message: Any) -> None:
         if request is not None:

@@ -168,7 +168,7 @@ class DyingProcessPeer(DyingPeer):
         self.died = (self.home / "died").exists()
         journal = self.home / "jobs.json"
         for key, (name, fields) in (json.loads(journal.read_text()) if journal.exists() else {}).items():
-            self.jobs[key] = Job(name, fields)
+            self.jobs[key] = Job(name, fields, key)
         return super().start()
 
     def on_submit(self, peer: bytes, message: dict[str, Any]) -> None:

@@ -14,10 +14,17 @@ import pytest
 from rest_qgis.client import ClientError, Engine, JobRequest, launcher
 from rest_qgis.client.launcher import engine_environment, find_command
 from rest_qgis.install import folder
-from tests.client.conftest import Recorder, States, shut_down, stop_processes, wait_until
+from tests.client.conftest import (
+    Recorder,
+    States,
+    ask,
+    check_rows,
+    shut_down,
+    stop_processes,
+    wait_until,
+)
 from tests.client.honest_peer import write_connection
 from tests.client.peers import write_command
-from tests.client.test_link import ask, check_rows
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the peers are started by a shell script")
 

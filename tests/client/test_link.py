@@ -10,37 +10,28 @@ import time
 
 import pytest
 
-from rest_qgis.client import ClientError, Engine, JobRequest, jobs, session
+from rest_qgis.client import ClientError, Engine, JobRequest, jobs, new_key, session
 from tests.client import honest_peer, peers
-from tests.client.conftest import Recorder, States, wait_until
+from tests.client.conftest import Recorder, States, ask, check_rows, wait_until
 
-
-def check_rows(listener: Recorder, blocks: int = 12) -> None:
-    """Every block once, in order, with the right pixels in the right place."""
-    assert [block.seq for block in listener.blocks] == list(range(blocks))
-    for block in listener.blocks:
-        assert (block.column, block.row) == (0, block.seq * honest_peer.BLOCK)
-        assert (block.width, block.height) == (honest_peer.WIDTH, honest_peer.BLOCK)
-        assert block.values == honest_peer.block_values(block.seq)
+FULL = {
+    "window": (1, 2, 3, 4),
+    "device": "cpu",
+    "memory_bytes": 10**9,
+    "title": "Roofs, May",
+    "bands": (4, 3, 2),
+    "aoi": "/data/area.gpkg",
+    "resolution_m": 0.5,
+    "context": "nearby",
+    "confidence": "/data/confidence.tif",
+    "probabilities": "/data/probabilities.tif",
+    "abandon_seconds": 60,
+}
 
 
 def run(engine: Engine, request: JobRequest) -> tuple[Recorder, object]:
     listener = Recorder()
     return listener, engine.segment(request, listener)
-
-
-def ask(call: object) -> tuple[object, ClientError | None]:
-    """The answer to a question with a callback."""
-    answers: list[tuple[object, ClientError | None]] = []
-    told = threading.Event()
-
-    def answered(answer: object, error: ClientError | None) -> None:
-        answers.append((answer, error))
-        told.set()
-
-    call(answered)
-    assert told.wait(20)
-    return answers[0]
 
 
 def test_a_job_from_submit_to_done(engine, home, request_of, states: States):
@@ -54,7 +45,32 @@ def test_a_job_from_submit_to_done(engine, home, request_of, states: States):
     assert listener.threads == {"rest-client"}
     assert listener.notes[0].stage == "sweep" and listener.notes[0].rows == 48
     assert job.state == "done" and states.all[-1].version == "9.9"
-    assert peer.received[1]["job"]["window"] is None
+    assert peer.received[1]["job"]["window"] is None and peer.received[1]["abandon_seconds"] == 0
+
+
+def test_all_that_was_asked_is_sent_under_the_key_that_was_noted(engine, home, request_of):
+    request = dataclasses.replace(request_of, **FULL)
+    key = new_key()
+    with peers.Peer(home) as peer:
+        assert engine.wait(engine.segment(request, key=key), 20)
+    submit = peer.received[1]
+    assert submit["key"] == key and submit["abandon_seconds"] == 60
+    sent = {**FULL, "window": [1, 2, 3, 4], "bands": [4, 3, 2]}
+    assert {name: value for name, value in submit["job"].items() if name in sent} == {
+        name: value for name, value in sent.items() if name != "abandon_seconds"
+    }
+
+
+def test_one_key_is_one_job(engine, home, request_of):
+    with peers.FallingSilentPeer(home) as peer:
+        key = new_key()
+        first = engine.segment(request_of, key=key)
+        listener = Recorder()
+        second = engine.segment(request_of, listener, key=key)
+        assert listener.ended.wait(20)
+        assert listener.failure[0] == "E_FOLLOWED" and second.ended
+        wait_until(lambda: first.state == "queued")
+        assert list(peer.jobs) == [key]
 
 
 def test_jobs_are_queued_until_the_daemon_is_there(engine, home, request_of):
@@ -69,15 +85,6 @@ def test_jobs_are_queued_until_the_daemon_is_there(engine, home, request_of):
         for listener in listeners:
             assert listener.ended.wait(20)
             check_rows(listener)
-
-
-def test_questions(engine, home):
-    stopped = ask(engine.status)
-    assert stopped[0] is None and stopped[1].code == "E_ENGINE_STOPPED"
-    with peers.Peer(home) as peer:
-        assert ask(engine.models) == ([{"id": "kitsap-buildings"}], None)
-        status, error = ask(engine.status)
-        assert error is None and status["pid"] == peer.pid
 
 
 def test_manual_credit_sends_what_is_granted_and_no_more(engine, home, request_of):
@@ -412,6 +419,13 @@ def test_waiting_on_the_client_thread_is_refused(engine, home, request_of):
         {"window": (0, 0, -1, 5)},
         {"memory_bytes": -1},
         {"scene": "/\udcff.tif"},
+        {"aoi": "area.gpkg"},
+        {"confidence": "confidence.tif"},
+        {"probabilities": "probabilities.tif"},
+        {"bands": (0, 1, 2)},
+        {"resolution_m": -0.5},
+        {"context": "far"},
+        {"abandon_seconds": -1},
     ],
 )
 def test_a_request_that_cannot_be_sent_is_refused_at_once(engine, request_of, change):

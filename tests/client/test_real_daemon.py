@@ -21,8 +21,7 @@ from rasterio.transform import from_origin
 
 from rest_qgis.client import ClientError, Engine, JobRequest
 from rest_qgis.client.connection import process_start, read_connection
-from tests.client.conftest import Recorder, States, shut_down, wait_until
-from tests.client.test_link import ask
+from tests.client.conftest import Recorder, States, ask, shut_down, wait_until
 
 COMMAND = Path(sys.executable).parent / "rest-backend"
 MODEL = "kitsap-buildings"

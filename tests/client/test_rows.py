@@ -32,6 +32,11 @@ def test_rows_arrive_as_they_were(codec):
     assert rows.values == VALUES
 
 
+def test_rows_say_of_which_product_they_are():
+    assert unpack(header(VALUES), VALUES).product == "classes"  # a daemon that knows no other
+    assert unpack({**header(VALUES), "product": "probability-7"}, VALUES).product == "probability-7"
+
+
 def test_a_wrong_checksum():
     assert refused(VALUES, crc32=1) == "E_CHECKSUM"
 

@@ -53,11 +53,15 @@ MESSAGES: dict[str, dict[str, Any]] = {
         "model": "m",
         "output": "o",
         "window": [0, 1, 2, 3],
+        "key": "k",
+        "asked": {"scene": "s", "model": "m", "output": "o", "bands": [4, 3, 2], "context": "nearby"},
     },
+    "planned": {"plan": {"fits": True}},
+    "deleted": {"job": "j"},
     "progress": {"job": "j", "stage": "sweep", "rows_done": 1, "rows": 2, "eta_seconds": None},
     "done": {"job": "j", "seq": 1, "output": "o", "summary": {"seconds": 1}},
     "failed": {"job": "j", "code": "E", "message": "m"},
-    "rows": {"job": "j", "seq": 0, "window": [0, 0, 8, 8], "codec": "zlib", "crc32": 5},
+    "rows": {"job": "j", "seq": 0, "window": [0, 0, 8, 8], "codec": "zlib", "crc32": 5, "product": "classes"},
 }
 
 values = st.one_of(

@@ -15,8 +15,7 @@ BOUNDARIES = {
     "backend/rest_backend/daemon/worker.py",  # a job's code, reported to the broker
     "backend/rest_backend/daemon/broker.py",  # one request or one worker must not end the daemon
     "backend/rest_backend/daemon/serve.py",  # the log must tell why the daemon ended
-    "rest_qgis/client/session.py",  # the caller's callbacks, on the client's thread
-    "rest_qgis/client/jobs.py",  # the caller's listener, on the client's thread
+    "rest_qgis/client/callbacks.py",  # the caller's callbacks and listeners, on the client's thread
 }
 SHIPPED = [(path, top) for top in (BACKEND, PLUGIN) for path in sorted(top.rglob("*.py"))]
 UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
