@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from qgis.core import QgsApplication
-from qgis.PyQt.QtCore import QCoreApplication, Qt
+from qgis.PyQt.QtCore import Qt
 
 from .gui.dock import SegmentDock
 from .gui.link import EngineLink
+from .gui.messages import Messages
 from .gui.toolbar import RestToolbar
 from .layers.live_layers import LiveLayers
 from .processing.desk import JobDesk
@@ -26,6 +27,7 @@ class RestPlugin:
         self._interface = interface
         self.desk = JobDesk()
         self.provider: RestProvider | None = None
+        self.messages: Messages | None = None
         self.link: EngineLink | None = None
         self.live_layers: LiveLayers | None = None
         self.toolbar: RestToolbar | None = None
@@ -43,9 +45,10 @@ class RestPlugin:
             return
         self.initProcessing()
         self.desk.keep_engine = True
+        self.messages = Messages(self._interface)
         self.link = EngineLink(self.desk)
         self.live_layers = LiveLayers(self._interface.mapCanvas())
-        self.live_layers.trouble.connect(self._warn)
+        self.live_layers.trouble.connect(self.messages.warning)
         self.desk.observe(self.live_layers.listen)
 
         self.dock = SegmentDock(self._interface, self.link)
@@ -72,7 +75,6 @@ class RestPlugin:
             self.dock = None
         if self.live_layers is not None:
             self.desk.forget(self.live_layers.listen)
-            self.live_layers.trouble.disconnect(self._warn)
             self.live_layers.close()
             self.live_layers = None
         if self.link is not None:
@@ -81,6 +83,9 @@ class RestPlugin:
         if self.provider is not None:
             QgsApplication.processingRegistry().removeProvider(self.provider)
             self.provider = None
+        if self.messages is not None:
+            self.messages.close()
+            self.messages = None
         self.desk.keep_engine = False
         self.desk.close()
 
@@ -90,6 +95,3 @@ class RestPlugin:
             self.dock.raise_()
             if self.link is not None:
                 self.link.start()
-
-    def _warn(self, text: str) -> None:
-        self._interface.messageBar().pushWarning(QCoreApplication.translate("RestPlugin", "REST"), text)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from qgis.core import QgsSettings
 
+from rest_qgis.client import new_key
+
 if TYPE_CHECKING:
-    from rest_qgis.client import ClientError, Engine, EngineState, Job
+    from rest_qgis.client import ClientError, Engine, EngineState, Job, JobRequest
 
 BACKEND_SETTING = "rest_qgis/backend"  # path of the command rest-backend
 
@@ -43,8 +46,8 @@ class Order:
         confidence: Raster to write with the highest softmax of each pixel; empty: none.
         probabilities: Raster to write with the softmax of every class; empty: none.
         abandon_seconds: The daemon cancels the job when nobody watches it for so long; 0: never.
-        key: The client's name of the job, :func:`rest_qgis.client.new_key`; empty: made when it is
-            handed in. Files of the job's own lie in the engine's inbox under this name.
+        key: The client's name of the job, by which it is found again. Files of the job's own lie in
+            the engine's inbox under this name.
     """
 
     scene: str
@@ -64,7 +67,7 @@ class Order:
     confidence: str = ""
     probabilities: str = ""
     abandon_seconds: int = 0
-    key: str = ""
+    key: str = field(default_factory=new_key)
 
 
 class Listener(Protocol):
@@ -152,18 +155,74 @@ class JobDesk:
         Raises:
             ClientError: The Python of this QGIS has no pyzmq, or a path is not absolute.
         """
-        from rest_qgis.client import JobRequest
+        heard = self._heard(order, listener)
+        return self._linked().segment(_request(order), heard, key=order.key)
 
-        request = JobRequest(
-            scene=order.scene,
-            model=order.model,
-            output=order.output,
-            window=order.window,
-            device=order.device,
-            memory_bytes=order.memory_bytes,
-        )
-        listeners = [made for made in (observer(order) for observer in self._observers) if made is not None]
-        return self._linked().segment(request, _FanOut([*listeners, listener]))
+    def resume(self, order: Order, listener: Listener) -> Job:
+        """Take up a job of an earlier session by its key or id; its rows come again from the first.
+
+        Args:
+            order: What was kept of the job; the daemon knows what it really asked for, and the job's
+                ``request`` says so from ``submitted`` on.
+            listener: Hears of the job, after the observers.
+
+        Raises:
+            ClientError: The Python of this QGIS has no pyzmq.
+        """
+        heard = self._heard(order, listener)
+        return self._linked().resume(order.key, heard)
+
+    def plan(
+        self, order: Order, callback: Callable[[dict[str, Any] | None, ClientError | None], None]
+    ) -> None:
+        """Ask what a job would read, hold, write and take; a newer question replaces one that waits.
+
+        Args:
+            order: The job; it needs no output yet.
+            callback: Called on the client's thread with the plan and None, or with None and the error.
+
+        Raises:
+            ClientError: The Python of this QGIS has no pyzmq, or a path is not absolute.
+        """
+        self._linked().plan(_request(order), callback)
+
+    def status(self, callback: Callable[[dict[str, Any] | None, ClientError | None], None]) -> None:
+        """Ask how the daemon is and what jobs it knows; never starts it.
+
+        Args:
+            callback: Called on the client's thread with the ``daemon_status`` message and None, or with
+                None and the error.
+
+        Raises:
+            ClientError: The Python of this QGIS has no pyzmq.
+        """
+        self._linked().status(callback)
+
+    def cancel(
+        self, job_id: str, callback: Callable[[dict[str, Any] | None, ClientError | None], None]
+    ) -> None:
+        """End any job the daemon knows, by its id; called back as by :meth:`status`."""
+        self._linked().cancel(job_id, callback)
+
+    def delete(self, job_id: str, callback: Callable[[ClientError | None], None]) -> None:
+        """Have the daemon forget a job that ended, by its id; what it wrote stays.
+
+        Args:
+            job_id: The daemon's id of the job.
+            callback: Called on the client's thread with None once it is forgotten, or with the error.
+
+        Raises:
+            ClientError: The Python of this QGIS has no pyzmq.
+        """
+        self._linked().delete(job_id, callback)
+
+    def inbox(self, key: str) -> Path:
+        """Return the folder for files of a job's own, made where missing; the daemon deletes it.
+
+        Raises:
+            ClientError: The Python of this QGIS has no pyzmq, or the folder cannot be made.
+        """
+        return self._linked().inbox(key)
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -186,6 +245,10 @@ class JobDesk:
         if engine is not None:
             threading.Thread(target=engine.close, name="rest-close").start()
 
+    def _heard(self, order: Order, listener: Listener) -> _FanOut:
+        listeners = [made for made in (observer(order) for observer in self._observers) if made is not None]
+        return _FanOut([*listeners, listener])
+
     def _linked(self) -> Engine:
         from rest_qgis.client import Engine
 
@@ -207,6 +270,27 @@ def backend_command() -> str | None:
 def choose_backend(command: str) -> None:
     """Set the command ``rest-backend``; the next start of the daemon uses it."""
     QgsSettings().setValue(BACKEND_SETTING, command)
+
+
+def _request(order: Order) -> JobRequest:
+    from rest_qgis.client import JobRequest
+
+    return JobRequest(
+        scene=order.scene,
+        model=order.model,
+        output=order.output,
+        window=order.window,
+        device=order.device,
+        memory_bytes=order.memory_bytes,
+        title=order.title,
+        bands=order.bands,
+        aoi=order.aoi,
+        resolution_m=order.resolution_m,
+        context="nearby" if order.preview else "scene",
+        confidence=order.confidence,
+        probabilities=order.probabilities,
+        abandon_seconds=order.abandon_seconds,
+    )
 
 
 class _FanOut:
