@@ -108,9 +108,7 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(
     began = time.monotonic()
     assert served.ask(Cancel(job=job), JobStatus).state == "running"
     failed = served.expect(Failed)
-    assert (
-        time.monotonic() - began < 10
-    )  # about 0 s, and 1 s by force, on a machine with nothing else to do
+    assert time.monotonic() - began < 10  # about 0 s, and 1 s by force, on a machine with nothing else to do
     assert (failed.job, failed.code) == (job, "E_CANCELLED")
     assert left_behind(tmp_path) == []
     assert list((daemon.home / "spool").iterdir()) == []
@@ -177,7 +175,7 @@ def test_rows_the_disk_lost_are_computed_again(daemon: Daemon, tmp_path: Path) -
         job = served.submit(fake_job(tmp_path, gate=tmp_path / "never"))
         assert len(list(served.rows(job, 5))) == 5
         daemon.kill()
-    spool = daemon.home / "spool" / job / "rows.raw"
+    spool = daemon.home / "spool" / job / "classes.raw"
     spool.write_bytes(spool.read_bytes()[: 3 * 640 + 100])
     (daemon.home / "spool" / "orphan").mkdir()
     daemon.connection_path.unlink()

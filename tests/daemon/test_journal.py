@@ -24,8 +24,14 @@ from rest_backend.wire.messages import SegmentJob
 JOB = SegmentJob(scene="/scene.tif", model="m", output="/out.tif")
 
 
-def block(seq: int, width: int = 10, height: int = 2) -> Block:
-    return Block(seq=seq, window=(0, seq * height, width, height), offset=seq * width * height, crc32=seq)
+def block(seq: int, width: int = 10, height: int = 2, product: str = "classes") -> Block:
+    return Block(
+        seq=seq,
+        product=product,
+        window=(0, seq * height, width, height),
+        offset=seq * width * height,
+        crc32=seq,
+    )
 
 
 @pytest.fixture
@@ -84,7 +90,7 @@ def test_course_of_a_job(journal: Journal) -> None:
     journal.begun(job, (0, 0, 10, 4), ["/tmp/part"])
     journal.add_blocks(job, [block(0), block(1)])
     running = journal.job(job)
-    assert (running.state, running.next_seq, running.spooled, running.rows_done, running.rows) == (
+    assert (running.state, running.next_seq, running.class_bytes, running.rows_done, running.rows) == (
         "running",
         2,
         40,

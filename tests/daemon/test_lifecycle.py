@@ -49,7 +49,7 @@ def test_everything_in_the_folder_is_private(daemon: Daemon, tmp_path: Path) -> 
     assert {
         "connection.json",
         "journal.sqlite",
-        "rows.raw",
+        "classes.raw",
         "server.json",
         "daemon.lock",
         "worker-0.log",

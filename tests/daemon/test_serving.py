@@ -380,7 +380,7 @@ def test_strangers_hear_nothing_from_the_real_daemon(daemon: Daemon) -> None:
 def test_a_damaged_spool_is_an_error_not_rows(served: Client, daemon: Daemon, tmp_path: Path) -> None:
     job = served.submit(fake_job(tmp_path, noise=1))
     served.expect(Done)
-    rows = daemon.home / "spool" / job / "rows.raw"
+    rows = daemon.home / "spool" / job / "classes.raw"
     content = bytearray(rows.read_bytes())
     content[700] ^= 1  # row 10: block 1
     rows.write_bytes(content)

@@ -11,7 +11,7 @@ import zmq
 from rest_backend.daemon.journal import Journal
 from rest_backend.daemon.links import Links
 from rest_backend.daemon.sessions import ATTACHMENT_LIMIT, BACKLOG_LIMIT, Attachments, ControlSessions
-from rest_backend.daemon.spool import ROWS_FILE, RowSpool
+from rest_backend.daemon.spool import RowSpool
 from rest_backend.wire import frames
 from rest_backend.wire.messages import Done, Error, Goodbye, Message, Progress, Rows, SegmentJob, Welcome
 from tests.daemon.harness import wait_until
@@ -52,17 +52,17 @@ class Desk:
         self.links.note(identity.bytes, int(identity.get(zmq.SRCFD)))
         return dealer
 
-    def rows_path(self, job: str) -> Path:
-        return self.folder / job / ROWS_FILE
+    def spool_folder(self, job: str) -> Path:
+        return self.folder / job
 
     def running(self, key: str) -> str:
         """A job with all of its blocks that is not done yet."""
         job = self.journal.submit(key, SegmentJob(scene="/s", model="m", output="/o")).id
         self.journal.start(job)
         self.journal.begun(job, WINDOW, [])
-        spool = RowSpool(self.rows_path(job), WINDOW, 0, 0)
+        spool = RowSpool(self.spool_folder(job), WINDOW, 0, {})
         for row in range(3):
-            self.journal.add_blocks(job, spool.append(row, bytes([row] * 4)))
+            self.journal.add_blocks(job, spool.append("classes", row, bytes([row] * 4)))
         spool.close()
         return job
 
@@ -118,7 +118,7 @@ def test_who_left_is_known_and_who_stays_too(desk: Desk) -> None:
 
 
 def test_more_jobs_than_the_limit_each_give_all_their_rows(desk: Desk) -> None:
-    attachments = Attachments(desk.router, desk.journal, desk.rows_path, limit=LIMIT)
+    attachments = Attachments(desk.router, desk.journal, desk.spool_folder, limit=LIMIT)
     dealer = desk.peer("a")
     for number in range(4 * LIMIT):
         job = desk.done(str(number))
@@ -131,7 +131,7 @@ def test_more_jobs_than_the_limit_each_give_all_their_rows(desk: Desk) -> None:
 
 
 def test_rows_sent_before_the_job_is_done_end_the_attachment_then(desk: Desk) -> None:
-    attachments = Attachments(desk.router, desk.journal, desk.rows_path, limit=LIMIT)
+    attachments = Attachments(desk.router, desk.journal, desk.spool_folder, limit=LIMIT)
     desk.peer("a")
     job = desk.running("k")
     attachments.attach(b"a", job, 0, 3)  # no credit is left at the end
@@ -144,7 +144,7 @@ def test_rows_sent_before_the_job_is_done_end_the_attachment_then(desk: Desk) ->
 
 
 def test_a_client_that_misses_rows_keeps_its_attachment_when_the_job_is_done(desk: Desk) -> None:
-    attachments = Attachments(desk.router, desk.journal, desk.rows_path, limit=LIMIT)
+    attachments = Attachments(desk.router, desk.journal, desk.spool_folder, limit=LIMIT)
     dealer = desk.peer("a")
     job = desk.running("k")
     attachments.attach(b"a", job, 0, 1)
@@ -160,7 +160,7 @@ def test_a_client_that_misses_rows_keeps_its_attachment_when_the_job_is_done(des
 
 
 def test_beyond_the_limit_the_least_used_goes_and_nobody_is_refused(desk: Desk) -> None:
-    attachments = Attachments(desk.router, desk.journal, desk.rows_path, limit=LIMIT)
+    attachments = Attachments(desk.router, desk.journal, desk.spool_folder, limit=LIMIT)
     dealer = desk.peer("a")
     jobs = [desk.running(str(number)) for number in range(LIMIT + 1)]
     for job in jobs[:LIMIT]:
@@ -178,7 +178,7 @@ def test_beyond_the_limit_the_least_used_goes_and_nobody_is_refused(desk: Desk) 
 
 
 def test_a_client_that_leaves_takes_its_attachments_along(desk: Desk) -> None:
-    attachments = Attachments(desk.router, desk.journal, desk.rows_path, limit=LIMIT)
+    attachments = Attachments(desk.router, desk.journal, desk.spool_folder, limit=LIMIT)
     stays, leaves = desk.peer("stays"), desk.peer("leaves")
     jobs = [desk.running(str(number)) for number in range(3)]
     for job in jobs:
@@ -193,7 +193,7 @@ def test_a_client_that_leaves_takes_its_attachments_along(desk: Desk) -> None:
 
 
 def test_rows_of_a_job_that_was_forgotten_are_an_error(desk: Desk) -> None:
-    attachments = Attachments(desk.router, desk.journal, desk.rows_path, limit=LIMIT)
+    attachments = Attachments(desk.router, desk.journal, desk.spool_folder, limit=LIMIT)
     dealer = desk.peer("a")
     job = desk.done("k")
     attachments.attach(b"a", job, 0, 0)

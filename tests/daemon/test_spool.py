@@ -43,54 +43,55 @@ def test_a_wide_scene_gives_blocks_of_one_payload() -> None:
 def test_another_stripe_height_adds_no_row_twice(tmp_path: Path) -> None:
     window = (3, 100, 17, 50)
     values = random.Random(0).randbytes(17 * 50)
-    path = tmp_path / "job" / "rows.raw"
-    first = RowSpool(path, window, 0, 0)
+    folder = tmp_path / "job"
+    first = RowSpool(folder, window, 0, {})
     blocks = _append(first, window, values, 8, stop=32)
     first.close()
-    second = RowSpool(path, window, len(blocks), 32 * 17)
+    second = RowSpool(folder, window, len(blocks), {"classes": 32 * 17})
     blocks += _append(second, window, values, 13)
     second.close()
     assert [block.seq for block in blocks] == list(range(len(blocks)))
     assert [block.offset for block in blocks] == [
         sum(b.nbytes for b in blocks[:i]) for i in range(len(blocks))
     ]
-    assert b"".join(read_block(path, block) for block in blocks) == values == path.read_bytes()
+    assert b"".join(read_block(folder, block) for block in blocks) == values
+    assert (folder / "classes.raw").read_bytes() == values
 
 
 def test_bytes_that_were_never_journaled_are_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "job" / "rows.raw"
-    spool = RowSpool(path, (0, 0, 4, 4), 0, 0)
-    spool.append(0, b"a" * 12)
+    path = tmp_path / "job" / "classes.raw"
+    spool = RowSpool(path.parent, (0, 0, 4, 4), 0, {})
+    spool.append("classes", 0, b"a" * 12)
     spool.close()
-    again = RowSpool(path, (0, 0, 4, 4), 1, 4)  # the broker heard of one row only
-    assert path.stat().st_size == 4
-    assert [block.window for block in again.append(0, b"b" * 16)] == [(0, 1, 4, 3)]
+    again = RowSpool(path.parent, (0, 0, 4, 4), 1, {"classes": 4})  # the broker heard of one row only
+    assert [block.window for block in again.append("classes", 0, b"b" * 16)] == [(0, 1, 4, 3)]
     again.close()
     assert path.read_bytes() == b"a" * 4 + b"b" * 12
 
 
 @pytest.mark.parametrize(("row", "values"), [(1, b"x" * 4), (0, b"x" * 3), (0, b"x" * 20)])
 def test_rows_must_follow_whole(tmp_path: Path, row: int, values: bytes) -> None:
-    spool = RowSpool(tmp_path / "job" / "rows.raw", (0, 0, 4, 4), 0, 0)
+    spool = RowSpool(tmp_path / "job", (0, 0, 4, 4), 0, {})
     with pytest.raises(ValueError, match="rows"):
-        spool.append(row, values)
+        spool.append("classes", row, values)
     spool.close()
 
 
 def test_lost_and_damaged_bytes_are_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "job" / "rows.raw"
-    spool = RowSpool(path, (0, 0, 4, 4), 0, 0)
-    blocks = [block for row in range(4) for block in spool.append(row, bytes([row]) * 4)]
+    folder = tmp_path / "job"
+    path = folder / "classes.raw"
+    spool = RowSpool(folder, (0, 0, 4, 4), 0, {})
+    blocks = [block for row in range(4) for block in spool.append("classes", row, bytes([row]) * 4)]
     spool.close()
-    assert intact_blocks(path, blocks) == 4
+    assert intact_blocks(folder, blocks) == 4
     path.write_bytes(path.read_bytes()[:8] + b"\xff" + path.read_bytes()[9:])
-    assert intact_blocks(path, blocks) == 2
+    assert intact_blocks(folder, blocks) == 2
     with pytest.raises(ResourceError, match="damaged"):
-        read_block(path, blocks[2])
+        read_block(folder, blocks[2])
     path.write_bytes(b"")
-    assert intact_blocks(path, blocks) == 0
+    assert intact_blocks(folder, blocks) == 0
     with pytest.raises(ResourceError, match="lost"):
-        RowSpool(path, (0, 0, 4, 4), 4, 16)
+        RowSpool(folder, (0, 0, 4, 4), 4, {"classes": 16}).append("classes", 0, bytes(16))
 
 
 def _append(
@@ -100,7 +101,7 @@ def _append(
     width = window[2]
     for start in range(0, stop, stripe):
         piece = values[start * width : min(start + stripe, stop) * width]
-        for block in spool.append(window[1] + start, piece):
+        for block in spool.append("classes", window[1] + start, piece):
             begin = block.offset
             assert block.crc32 == zlib.crc32(values[begin : begin + block.nbytes])
             blocks.append(block)

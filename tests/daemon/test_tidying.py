@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 import zmq
 
-from rest_backend.daemon import jobs as jobs_module
-from rest_backend.daemon import link
+from rest_backend.daemon import link, retention
 from rest_backend.daemon.home import Home
-from rest_backend.daemon.jobs import KEEP_SECONDS, TIDY_SECONDS, Jobs
+from rest_backend.daemon.jobs import TIDY_SECONDS, Jobs
 from rest_backend.daemon.journal import Journal
-from rest_backend.daemon.spool import ROWS_FILE
+from rest_backend.daemon.retention import KEEP_SECONDS
 from rest_backend.daemon.supervisor import Gone, Supervisor
-from rest_backend.wire.messages import SegmentJob
+from rest_backend.wire.messages import Message, SegmentJob
 
 
 class Desk:
@@ -28,8 +27,16 @@ class Desk:
         self.context: zmq.Context = zmq.Context()
         self.journal = Journal(self.home.journal)
         self.supervisor = Supervisor(self.context, folder, self.home.log)
+        self.watched: set[str] = set()
+        self.told: list[tuple[str, Message]] = []
         self.jobs = Jobs(
-            self.journal, self.supervisor, self.home, lambda *_: None, lambda _: None, keep_bytes
+            self.journal,
+            self.supervisor,
+            self.home,
+            lambda job, message: self.told.append((job, message)),
+            lambda _: None,
+            self.watched.__contains__,
+            keep_bytes,
         )
 
     def close(self) -> None:
@@ -41,12 +48,13 @@ class Desk:
         job = self.journal.submit(key, SegmentJob(scene="/s", model="m", output="/o")).id
         self.journal.start(job)
         self.rows(job).parent.mkdir()
-        self.rows(job).write_bytes(b"x" * size)
+        self.rows(job).write_bytes(b"x" * (size // 2))
+        self.rows(job).with_name("confidence.raw").write_bytes(b"x" * (size - size // 2))
         self.journal.finish(job, {})
         return job
 
     def rows(self, job: str) -> Path:
-        return self.home.spool / job / ROWS_FILE
+        return self.home.spool / job / "classes.raw"
 
 
 @pytest.fixture
@@ -61,7 +69,7 @@ def test_the_oldest_rows_go_when_there_are_too_many(desk: Desk) -> None:
     desk.jobs.tick(0.0)
     assert [record.id for record in desk.journal.jobs()] == [middle, new]
     assert not desk.rows(old).parent.exists()
-    assert desk.rows(middle).stat().st_size == desk.rows(new).stat().st_size == 400
+    assert desk.rows(middle).stat().st_size == desk.rows(new).stat().st_size == 200
 
 
 def test_the_last_job_stays_whatever_its_size(desk: Desk) -> None:
@@ -90,7 +98,7 @@ def test_jobs_are_forgotten_after_seven_days(desk: Desk, monkeypatch: pytest.Mon
     desk.jobs.tick(0.0)
     assert desk.rows(old).exists()
     later = time.time() + KEEP_SECONDS + 1
-    monkeypatch.setattr(jobs_module.time, "time", lambda: later)
+    monkeypatch.setattr(retention.time, "time", lambda: later)
     desk.jobs.tick(TIDY_SECONDS)
     assert [record.id for record in desk.journal.jobs()] == [running]
     assert not desk.rows(old).parent.exists()

@@ -8,56 +8,29 @@ the loop waits for a client or a worker.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import time
 from types import TracebackType
 
-import msgspec
 import zmq
 
-from rest_backend import __version__
 from rest_backend.daemon import link
 from rest_backend.daemon.home import Home
-from rest_backend.daemon.jobs import Jobs, job_status
-from rest_backend.daemon.journal import JobRecord, Journal
+from rest_backend.daemon.jobs import Jobs
+from rest_backend.daemon.journal import Journal
 from rest_backend.daemon.links import Links
+from rest_backend.daemon.planner import Planner
+from rest_backend.daemon.requests import Requests
 from rest_backend.daemon.security import Authenticator, bind_router, load_or_make_keys, self_attack
 from rest_backend.daemon.sessions import Attachments, ControlSessions
 from rest_backend.daemon.supervisor import Gone, Supervisor, Worker
-from rest_backend.errors import InputError, ResourceError, RestError
-from rest_backend.models import zoo
+from rest_backend.errors import ResourceError, RestError
 from rest_backend.wire import frames
-from rest_backend.wire.messages import (
-    HEADER_LIMIT,
-    PROTOCOL,
-    Attach,
-    Cancel,
-    Credit,
-    DaemonStatus,
-    Done,
-    Error,
-    Failed,
-    Goodbye,
-    Hello,
-    ListModels,
-    Message,
-    Models,
-    Request,
-    Shutdown,
-    Status,
-    Submit,
-    Submitted,
-    Watch,
-    Welcome,
-)
+from rest_backend.wire.messages import Done, Error, Failed, Goodbye, Message, Plan, Submit
 
 _log = logging.getLogger(__name__)
 
 _REQUESTS_A_TURN = 64
-MODELS_LIMIT = 256
-_STATUS_BYTES = HEADER_LIMIT // 2
-_LEFT_OUT_BYTES = 32  # room for the digits of the count
 
 
 class Broker:
@@ -72,9 +45,7 @@ class Broker:
         self.boot = secrets.token_hex(8)
         self._home = home
         self._idle_seconds = idle_seconds
-        self._started = time.monotonic()
         self._stop = False
-        self._dropped = 0
 
     def __enter__(self) -> Broker:
         """Bind, attack ourselves, take up old jobs.
@@ -94,8 +65,27 @@ class Broker:
             self._data_links = Links(self._data)
             self._supervisor = Supervisor(self._context, self._home.folder, self._home.log)
             self._sessions = ControlSessions(self._control)
-            self._jobs = Jobs(self._journal, self._supervisor, self._home, self._emit, self._rows_ready)
-            self._attachments = Attachments(self._data, self._journal, self._jobs.rows_path)
+            self._jobs = Jobs(
+                self._journal,
+                self._supervisor,
+                self._home,
+                self._emit,
+                self._rows_ready,
+                self._sessions.watched,
+            )
+            self._attachments = Attachments(self._data, self._journal, self._jobs.spool_folder)
+            self._planner = Planner(self._supervisor, self._sessions.send, self._home.log)
+            self._requests = Requests(
+                self.boot,
+                self._home.folder,
+                self._journal,
+                self._jobs,
+                self._planner,
+                self._supervisor,
+                self._sessions,
+                self._attachments,
+                self.stop,
+            )
             self._jobs.recover()
         except BaseException:
             self._close()
@@ -140,12 +130,13 @@ class Broker:
             now = time.monotonic()
             self._follow_links()
             for worker, message in self._supervisor.receive(now):
-                self._from_worker(worker, message)
+                self._from_worker(worker, message, now)
             for _ in range(_REQUESTS_A_TURN):
                 if not (self._take(self._control) | self._take(self._data)):
                     break
             self._supervisor.tick(now)
             self._jobs.tick(now)
+            self._planner.tick(now)
             self._sessions.flush()
             more = self._attachments.pump()
             if self._control_links.any or any(worker.job for worker in self._supervisor.live()):
@@ -169,142 +160,24 @@ class Broker:
         try:
             message = frames.decode_request(parts)
         except frames.WireError as error:
-            self._dropped += 1
+            self._requests.dropped += 1
             _log.info("message dropped: %s", error.code)
             if error.request:
                 self._tell(control, peer, _error(error, error.request))
             return True
         try:
             if control:
-                self._on_control(peer, message)
+                self._requests.on_control(peer, message)
             else:
-                self._on_data(peer, message)
+                self._requests.on_data(peer, message)
         except RestError as error:
-            named = "" if isinstance(message, Submit) else getattr(message, "job", "")
+            named = "" if isinstance(message, Submit | Plan) else getattr(message, "job", "")
             self._tell(control, peer, _error(error, message.request, named))
         except Exception:  # noqa: BLE001 - the boundary: one request must not end the daemon
             _log.exception("request failed")
             sentence = f"The engine made a mistake; its log is {self._home.log / 'daemon.log'}."
             self._tell(control, peer, Error(request=message.request, code="E_INTERNAL", message=sentence))
         return True
-
-    def _on_control(self, peer: bytes, message: Request) -> None:
-        if isinstance(message, Hello):
-            self._hello(peer, message)
-            return
-        if not self._sessions.greeted(peer):
-            raise InputError("E_HELLO", "The first message of a session is hello.")
-        if isinstance(message, Submit):
-            self._submit(peer, message)
-        elif isinstance(message, Status):
-            self._status(peer, message)
-        elif isinstance(message, Watch):
-            record = self._jobs.find(message.job)
-            self._watch(peer, record)
-            self._answer_status(peer, message, record)
-            self._catch_up(peer, record)
-        elif isinstance(message, Cancel):
-            self._cancel(peer, message)
-        elif isinstance(message, ListModels):
-            self._list_models(peer, message)
-        elif isinstance(message, Shutdown):
-            _log.info("a client ends the engine")
-            self._sessions.send(
-                peer, Goodbye(request=message.request, code="E_SHUTDOWN", message="The engine ends.")
-            )
-            self._stop = True
-        else:
-            raise InputError("E_WRONG_SOCKET", "This message belongs on the data socket.")
-
-    def _on_data(self, peer: bytes, message: Request) -> None:
-        if isinstance(message, Attach):
-            record = self._jobs.find(message.job)
-            if record.state in ("failed", "cancelled"):
-                raise InputError(record.code, record.message)
-            self._attachments.attach(peer, record.id, message.seq, message.credit)
-        elif isinstance(message, Credit):
-            if not self._attachments.grant(peer, message.job, message.credit):
-                self._jobs.find(message.job)
-                raise InputError("E_NOT_ATTACHED", "Credit is for jobs this client attached to.")
-        else:
-            raise InputError("E_WRONG_SOCKET", "This message belongs on the control socket.")
-
-    def _hello(self, peer: bytes, message: Hello) -> None:
-        lowest, highest = message.protocols
-        if not lowest <= PROTOCOL <= highest:
-            self._sessions.send(
-                peer,
-                Goodbye(
-                    request=message.request,
-                    code="E_PROTOCOL",
-                    message=f"The engine {__version__} speaks protocol {PROTOCOL}, the plugin {lowest} to"
-                    f" {highest}; update the older of the two.",
-                ),
-            )
-            return
-        self._sessions.greet(peer)
-        self._sessions.send(
-            peer, Welcome(request=message.request, protocol=PROTOCOL, version=__version__, boot=self.boot)
-        )
-
-    def _submit(self, peer: bytes, message: Submit) -> None:
-        record = self._jobs.submit(message.key, message.job)
-        self._watch(peer, record)
-        self._sessions.send(
-            peer, Submitted(request=message.request, job=record.id, key=record.key, state=record.state)
-        )
-        self._catch_up(peer, record)
-
-    def _status(self, peer: bytes, message: Status) -> None:
-        if message.job:
-            self._answer_status(peer, message, self._jobs.find(message.job))
-            return
-        unfinished = self._journal.jobs("queued", "running")
-        ended = self._journal.jobs("done", "failed", "cancelled")
-        listed, size = [], 0
-        for record in [*unfinished, *reversed(ended)]:
-            status = job_status(record, with_summary=False)
-            size += len(frames.encode(status)[1])
-            if size > _STATUS_BYTES:
-                break
-            listed.append(status)
-        self._sessions.send(
-            peer,
-            DaemonStatus(
-                request=message.request,
-                version=__version__,
-                boot=self.boot,
-                pid=os.getpid(),
-                uptime_seconds=time.monotonic() - self._started,
-                devices=self._supervisor.devices(),
-                jobs=listed,
-                dropped=self._dropped,
-            ),
-        )
-
-    def _cancel(self, peer: bytes, message: Cancel) -> None:
-        record = self._jobs.note_cancel(message.job)
-        self._watch(peer, record)
-        # The wish is journaled; its answer comes before the event, also when the job ends at once.
-        self._answer_status(peer, message, record)
-        if record.state in ("queued", "running"):
-            self._jobs.cancel(record)
-        else:
-            self._catch_up(peer, record)
-
-    def _list_models(self, peer: bytes, message: ListModels) -> None:
-        answer = Models(request=message.request, models=[])
-        size = len(frames.encode(answer)[1]) + _LEFT_OUT_BYTES
-        for model in zoo.list_models(self._home.folder):
-            brief = zoo.brief(model)
-            # One byte is the comma.
-            needed = len(msgspec.json.encode(brief)) + 1
-            if size + needed > HEADER_LIMIT or len(answer.models) == MODELS_LIMIT:
-                answer.left_out += 1
-                continue
-            size += needed
-            answer.models.append(brief)
-        self._sessions.send(peer, answer)
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -320,26 +193,15 @@ class Broker:
     def _rows_ready(self, job: str) -> None:
         self._attachments.stir(job)
 
-    def _from_worker(self, worker: Worker, message: link.FromWorker | Gone) -> None:
+    def _from_worker(self, worker: Worker, message: link.FromWorker | Gone, now: float) -> None:
         try:
-            self._jobs.handle(worker, message)
+            if worker.planner:
+                self._planner.handle(message, now)
+            else:
+                self._jobs.handle(worker, message)
         except Exception:  # noqa: BLE001 - the boundary: a worker must not end the daemon
             _log.exception("message of worker %d failed; it is replaced", worker.process.pid)
             worker.process.kill()
-
-    def _watch(self, peer: bytes, record: JobRecord) -> None:
-        if record.state in ("queued", "running"):
-            self._sessions.watch(peer, record.id)
-
-    def _catch_up(self, peer: bytes, record: JobRecord) -> None:
-        event = self._jobs.latest_event(record)
-        if event is not None:
-            self._sessions.send(peer, event)
-
-    def _answer_status(self, peer: bytes, message: Request, record: JobRecord) -> None:
-        status = job_status(record)
-        status.request = message.request
-        self._sessions.send(peer, status)
 
     # --- mechanics ------------------------------------------------------------------------------------
 
@@ -363,8 +225,10 @@ class Broker:
         """Forget the peers that left."""
         for peer in self._control_links.departed():
             self._sessions.leave(peer)
+            self._planner.leave(peer)
         if not self._control_links.any:
             self._sessions.clear()
+            self._planner.clear()
         for peer in self._data_links.departed():
             self._attachments.leave(peer)
         if not self._data_links.any:

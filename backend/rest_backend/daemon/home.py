@@ -41,8 +41,13 @@ class Home:
 
     @property
     def spool(self) -> Path:
-        """One folder per job with its finished class rows."""
+        """One folder per job with its finished rows."""
         return self.folder / "spool"
+
+    @property
+    def inbox(self) -> Path:
+        """One folder per key of a job, with files its client made for it."""
+        return self.folder / "inbox"
 
     @property
     def log(self) -> Path:
@@ -66,7 +71,7 @@ class Home:
             InputError: ``E_HOME``: it cannot be made, or belongs to someone else.
         """
         try:
-            for folder in (self.folder, self.spool, self.log, self.keys):
+            for folder in (self.folder, self.spool, self.inbox, self.log, self.keys):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _close_to_others(folder)
         except OSError as error:

@@ -7,29 +7,27 @@ says that a job ended, so that a daemon killed in between finds them again.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rest_backend.daemon import link
+from rest_backend.daemon.abandon import Abandonment
+from rest_backend.daemon.answers import ending, progress
 from rest_backend.daemon.home import Home
+from rest_backend.daemon.inbox import Inbox
 from rest_backend.daemon.journal import JobRecord, Journal
-from rest_backend.daemon.spool import ROWS_FILE, intact_blocks, remove_spool
+from rest_backend.daemon.retention import KEEP_BYTES, forget_old_jobs
+from rest_backend.daemon.spool import intact_blocks, remove_spool
 from rest_backend.daemon.supervisor import Gone, Supervisor, Worker
 from rest_backend.errors import InputError, ResourceError
-from rest_backend.wire.messages import Done, Failed, JobStatus, Message, Progress, SegmentJob
+from rest_backend.wire.messages import Message, Progress, SegmentJob
 
 _log = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 1.0  # a worker has this long to end a job itself; some stages ask no cancel
 QUEUE_LIMIT = 512
-KEEP_SECONDS = 7 * 24 * 3600.0
-KEEP_BYTES = 4 * 10**9  # rows of jobs that ended
 TIDY_SECONDS = 3600.0
-_DEVICE = re.compile(r"auto|cpu|cuda:\d{1,3}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Jobs:
@@ -41,6 +39,7 @@ class Jobs:
         home: Folders of the daemon.
         emit: Called with a job's id and an event for those who watch it.
         rows_ready: Called with a job's id when new row blocks are journaled.
+        watched: Whether any client watches the job of an id.
         keep_bytes: Most bytes of rows of finished jobs; the last job's rows are kept whatever their size.
     """
 
@@ -51,6 +50,7 @@ class Jobs:
         home: Home,
         emit: Callable[[str, Message], None],
         rows_ready: Callable[[str], None],
+        watched: Callable[[str], bool],
         keep_bytes: int = KEEP_BYTES,
     ) -> None:
         self._journal = journal
@@ -58,6 +58,8 @@ class Jobs:
         self._home = home
         self._emit = emit
         self._rows_ready = rows_ready
+        self._abandonment = Abandonment(watched)
+        self._inbox = Inbox(home.inbox)
         self._cancel_at: dict[str, float] = {}
         self._progress: dict[str, Progress] = {}
         self._keep_bytes = keep_bytes
@@ -70,23 +72,29 @@ class Jobs:
         """Whether any job is queued or running."""
         return bool(self._journal.jobs("queued", "running"))
 
-    def rows_path(self, job: str) -> Path:
-        """Spool file of a job."""
-        return self._home.spool / job / ROWS_FILE
+    def spool_folder(self, job: str) -> Path:
+        """Where the rows of a job lie."""
+        return self._home.spool / job
 
     # --- what clients ask for -------------------------------------------------------------
 
-    def submit(self, key: str, job: SegmentJob) -> JobRecord:
+    def submit(self, key: str, job: SegmentJob, abandon_seconds: int = 0) -> JobRecord:
         """Journal a job, or find the one of this key.
 
+        Args:
+            key: The client's, checked.
+            job: What to do, checked.
+            abandon_seconds: Cancel it when no client watches it for so long; 0: never.
+
         Raises:
-            InputError: ``E_KEY``, ``E_PATH``, ``E_WINDOW``, ``E_DEVICE``, ``E_CONFLICT``.
-            ResourceError: ``E_BUSY``: the queue is full.
+            InputError: ``E_CONFLICT``.
+            ResourceError: ``E_BUSY``: the queue is full; ``E_DISK_FULL``.
         """
-        _check(key, job)
         if self._journal.job_of_key(key) is None and len(self._journal.jobs("queued")) >= QUEUE_LIMIT:
             raise ResourceError("E_BUSY", f"{QUEUE_LIMIT} jobs are waiting already; try again later.")
-        record = self._journal.submit(key, job)
+        record = self._journal.submit(key, job, abandon_seconds)
+        if record.state in ("queued", "running"):
+            self._abandonment.follow(record)
         if record.state == "queued":
             self._supervisor.retry()
             self._schedule_needed = True
@@ -122,13 +130,39 @@ class Jobs:
             raise InputError("E_UNKNOWN_JOB", f"The engine knows no job {job!r}.")
         return record
 
+    def find_key(self, key: str) -> JobRecord:
+        """The job a client's key made.
+
+        Raises:
+            InputError: ``E_UNKNOWN_JOB``.
+        """
+        record = self._journal.job_of_key(key)
+        if record is None:
+            raise InputError("E_UNKNOWN_JOB", f"The engine knows no job with the key {key!r}.")
+        return record
+
+    def delete(self, job: str) -> None:
+        """Forget a job that ended, and its rows; what it wrote stays.
+
+        Raises:
+            InputError: ``E_UNKNOWN_JOB``, ``E_JOB_RUNNING``.
+            ResourceError: ``E_SPOOL``: its rows cannot be deleted; it is not forgotten.
+        """
+        record = self.find(job)
+        if record.state in ("queued", "running"):
+            raise InputError("E_JOB_RUNNING", "The job has not ended; cancel it before it is deleted.")
+        try:
+            remove_spool(self.spool_folder(job))
+        except OSError as error:
+            raise ResourceError("E_SPOOL", f"The job's rows cannot be deleted: {error}") from error
+        self._journal.forget(job)
+        _log.info("job %s is deleted", job)
+
     def latest_event(self, record: JobRecord) -> Message | None:
         """What somebody who begins to watch a job has missed: its end, or its last progress."""
-        if record.state == "done":
-            return _done(record)
-        if record.state in ("failed", "cancelled"):
-            return Failed(job=record.id, code=record.code, message=record.message)
-        return self._progress.get(record.id)
+        if record.state in ("queued", "running"):
+            return self._progress.get(record.id)
+        return ending(record)
 
     # --- what happens -----------------------------------------------------------------------
 
@@ -142,37 +176,30 @@ class Jobs:
             if record.cancel:
                 self._end_cancelled(record)
                 continue
+            self._abandonment.follow(record)
             if record.state == "running":
                 _log.warning("job %s was running when the daemon was lost", record.id)
                 self._back_to_queue(record, lost=True)
             if record.next_seq:
-                intact = intact_blocks(self.rows_path(record.id), self._journal.blocks(record.id))
+                intact = intact_blocks(self.spool_folder(record.id), self._journal.blocks(record.id))
                 if intact < record.next_seq:
                     _log.warning("job %s: %d of %d blocks survived", record.id, intact, record.next_seq)
                     self._journal.drop_blocks(record.id, intact)
 
     def handle(self, worker: Worker, message: link.FromWorker | Gone) -> None:
-        """One message of a worker."""
-        if isinstance(message, link.Ready):
-            self._schedule_needed = True
-        elif isinstance(message, Gone):
-            self._schedule_needed = True
-            if worker.job:
-                self._lost(worker)
-        elif message.id != worker.job:
-            return
-        elif isinstance(message, link.Begun):
-            self._journal.begun(message.id, message.window, message.temporary_paths)
-        elif isinstance(message, link.Spooled):
-            self._journal.add_blocks(message.id, message.blocks)
-            self._rows_ready(message.id)
-        elif isinstance(message, link.Advanced):
-            self._tell_progress(_progress(message))
-        else:
-            self._ended(worker, message)
+        """One message of a worker; where the journal cannot keep it, its job fails."""
+        job = worker.job
+        try:
+            self._handle(worker, message)
+        except ResourceError as error:
+            worker.process.kill()
+            worker.job = ""
+            record = self.find(job)
+            self._cancel_at.pop(job, None)
+            self._fail(record, error.code, error.message)
 
     def tick(self, now: float) -> None:
-        """End workers that do not heed a cancel; give idle ones work; delete old rows."""
+        """End workers that do not heed a cancel; give idle ones work; delete what is old or abandoned."""
         for job, deadline in list(self._cancel_at.items()):
             if now >= deadline:
                 worker = self._worker_of(job)
@@ -180,12 +207,17 @@ class Jobs:
                     _log.warning("job %s heeds no cancel; worker %d is killed", job, worker.process.pid)
                     worker.process.kill()
                 del self._cancel_at[job]
+        for job in self._abandonment.due(now):
+            _log.info("nobody watches job %s any more", job)
+            self._journal.ask_cancel(job, abandoned=True)
+            self.cancel(self.find(job))
         if self._schedule_needed and not self._stopping:
             self._schedule_needed = False
             self._schedule()
         if now >= self._tidy_at:
             self._tidy_at = now + TIDY_SECONDS
-            self._forget_old()
+            forget_old_jobs(self._journal, self._home.spool, self._keep_bytes)
+            self._inbox.sweep({record.key for record in self._journal.jobs("queued", "running")})
 
     def urgent(self) -> bool:
         """Whether a cancel waits for its deadline."""
@@ -198,6 +230,25 @@ class Jobs:
             self.handle(worker, message)
 
     # --- mechanics ----------------------------------------------------------------------------
+
+    def _handle(self, worker: Worker, message: link.FromWorker | Gone) -> None:
+        if isinstance(message, link.Ready):
+            self._schedule_needed = True
+        elif isinstance(message, Gone):
+            self._schedule_needed = True
+            if worker.job:
+                self._lost(worker)
+        elif isinstance(message, link.Answered) or message.id != worker.job:
+            return
+        elif isinstance(message, link.Begun):
+            self._journal.begun(message.id, message.window, message.temporary_paths)
+        elif isinstance(message, link.Spooled):
+            self._journal.add_blocks(message.id, message.blocks)
+            self._rows_ready(message.id)
+        elif isinstance(message, link.Advanced):
+            self._tell_progress(progress(message))
+        else:
+            self._ended(worker, message)
 
     def _schedule(self) -> None:
         queued = self._journal.jobs("queued")
@@ -230,11 +281,11 @@ class Jobs:
         if not all(slot.down for slot in slots):
             return
         device = f" on {slots[0].device.id}" if slots[0].device.id else ""
-        log = self._home.log / f"worker-{slots[0].number}.err"
+        log = self._home.log / f"{slots[0].name}.err"
         self._fail(record, "E_WORKER_START", f"The process that computes{device} does not start; see {log}.")
 
     def _run(self, worker: Worker, record: JobRecord, device: str) -> None:
-        record = self._journal.start(record.id)
+        record = self._journal.start(record.id, device)
         worker.job = record.id
         _log.info("job %s runs on %s, attempt %d", record.id, device, record.attempt)
         worker.send(
@@ -242,9 +293,9 @@ class Jobs:
                 id=record.id,
                 job=record.job,
                 device=device,
-                spool=str(self.rows_path(record.id)),
+                spool=str(self.spool_folder(record.id)),
                 next_seq=record.next_seq,
-                offset=record.spooled,
+                offsets=self._journal.offsets(record.id),
                 window=record.window if record.next_seq else None,
             )
         )
@@ -260,10 +311,9 @@ class Jobs:
         if isinstance(message, link.Finished):
             # A cancel that came too late changes nothing: the output is in place.
             record = self._journal.finish(record.id, message.summary)
-            self._progress.pop(record.id, None)
             self._tidy_at = 0.0
             _log.info("job %s is done", record.id)
-            self._emit(record.id, _done(record))
+            self._tell_end(record)
         elif record.cancel:
             self._end_cancelled(record)
         elif message.code == "E_CANCELLED":
@@ -284,8 +334,8 @@ class Jobs:
         self._remove_temporary(record)
         record = self._journal.requeue(record.id, lost=lost)
         if record.state == "failed":
-            self._remove_files(record)
-            self._emit(record.id, Failed(job=record.id, code=record.code, message=record.message))
+            self._remove_spool(record)
+            self._tell_end(record)
             return
         self._schedule_needed = True
         note = "The process that computed this job was lost; it starts again." if lost else ""
@@ -294,22 +344,29 @@ class Jobs:
         )
 
     def _end_cancelled(self, record: JobRecord) -> None:
-        self._remove_files(record)
+        self._remove_temporary(record)
+        self._remove_spool(record)
         record = self._journal.cancelled(record.id)
         _log.info("job %s is cancelled", record.id)
-        self._emit(record.id, Failed(job=record.id, code=record.code, message=record.message))
+        self._tell_end(record)
 
     def _fail(self, record: JobRecord, code: str, message: str) -> None:
-        self._remove_files(record)
+        self._remove_temporary(record)
+        self._remove_spool(record)
         record = self._journal.fail(record.id, code, message)
         _log.warning("job %s failed: %s %r", record.id, record.code, record.message)
-        self._emit(record.id, Failed(job=record.id, code=record.code, message=record.message))
+        self._tell_end(record)
 
-    def _remove_files(self, record: JobRecord) -> None:
+    def _tell_end(self, record: JobRecord) -> None:
+        """The journal says that the job ended: its client's files go, then all who watch it hear so."""
         self._progress.pop(record.id, None)
-        self._remove_temporary(record)
+        self._abandonment.forget(record.id)
+        self._inbox.remove(record.key)
+        self._emit(record.id, ending(record))
+
+    def _remove_spool(self, record: JobRecord) -> None:
         try:
-            remove_spool(self._home.spool / record.id)
+            remove_spool(self.spool_folder(record.id))
         except OSError as error:
             _log.error("the rows of job %s cannot be deleted: %s", record.id, error)
 
@@ -326,83 +383,3 @@ class Jobs:
 
     def _worker_of(self, job: str) -> Worker | None:
         return next((worker for worker in self._supervisor.live() if worker.job == job), None)
-
-    def _forget_old(self) -> None:
-        """Forget jobs that ended long ago, and the oldest while the rows of ended jobs are too many."""
-        ended = self._journal.ended()
-        sizes = {job: _size(self.rows_path(job)) for job, _ in ended}
-        kept = sum(sizes.values())
-        newest = next((job for job, _ in reversed(ended) if sizes[job]), "")
-        for job, when in ended:
-            crowded = kept > self._keep_bytes and sizes[job] and job != newest
-            if not crowded and time.time() - when <= KEEP_SECONDS:
-                continue
-            try:
-                remove_spool(self._home.spool / job)
-            except OSError as error:
-                _log.error("the rows of job %s cannot be deleted: %s", job, error)
-                continue
-            kept -= sizes[job]
-            self._journal.forget(job)
-            _log.info("job %s and its %d bytes of rows are forgotten", job, sizes[job])
-
-
-def job_status(record: JobRecord, *, with_summary: bool = True) -> JobStatus:
-    """A job as the wire tells it."""
-    summary: dict[str, Any] = record.summary if with_summary else {}
-    return JobStatus(
-        job=record.id,
-        state=record.state,
-        scene=record.job.scene,
-        model=record.job.model,
-        output=record.job.output,
-        window=record.window,
-        rows_done=record.rows_done,
-        rows=record.rows,
-        next_seq=record.next_seq,
-        attempt=record.attempt,
-        code=record.code,
-        message=record.message,
-        summary=summary,
-    )
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _done(record: JobRecord) -> Done:
-    return Done(job=record.id, seq=record.next_seq, output=record.job.output, summary=record.summary)
-
-
-def _progress(message: link.Advanced) -> Progress:
-    return Progress(
-        job=message.id,
-        stage=message.stage,
-        rows_done=message.rows_done,
-        rows=message.rows,
-        rows_per_second=message.rows_per_second,
-        eta_seconds=message.eta_seconds,
-        device=message.device,
-        memory_bytes=message.memory_bytes,
-        note=message.note,
-    )
-
-
-def _check(key: str, job: SegmentJob) -> None:
-    if not key:
-        raise InputError("E_KEY", "A job needs a key, so that sending it twice does not run it twice.")
-    for name, text in (("scene", job.scene), ("model", job.model), ("output", job.output)):
-        if not text or _CONTROL.search(text) or len(text.encode("utf-8")) > 4096:
-            reason = "is empty, too long or holds control characters"
-            raise InputError("E_PATH", f"The {name} {text[:80]!r} {reason}.")
-        if name != "model" and not Path(text).is_absolute():
-            raise InputError("E_PATH", f"The {name} {text[:80]!r} is no absolute path.")
-    if job.window is not None and not (job.window[2] and job.window[3]):
-        raise InputError("E_WINDOW", "The area has no pixels.")
-    if not _DEVICE.fullmatch(job.device):
-        raise InputError("E_DEVICE", f"The device {job.device[:80]!r} is none of auto, cpu, cuda:N.")

@@ -28,19 +28,26 @@ class LinkMessage(msgspec.Struct, kw_only=True, tag=True):
 
 
 class Run(LinkMessage):
-    """Compute a job; rows before ``offset`` bytes are journaled already."""
+    """Compute a job; ``offsets`` says how many bytes of each product are journaled already."""
 
     id: str
     job: SegmentJob
     device: str
     spool: str
     next_seq: int
-    offset: int
+    offsets: dict[str, int]
     window: Window | None
 
 
+class Ask(LinkMessage):
+    """Plan a job."""
+
+    id: str
+    job: SegmentJob
+
+
 class Stop(LinkMessage):
-    """End the job if it is the one that runs."""
+    """End the job, or the plan, if it is the one that runs."""
 
     id: str
 
@@ -85,7 +92,7 @@ class Advanced(LinkMessage):
 
 
 class Spooled(LinkMessage):
-    """Row blocks that are in the spool file now."""
+    """Row blocks that are in the spool now."""
 
     id: str
     blocks: list[Block]
@@ -98,16 +105,23 @@ class Finished(LinkMessage):
     summary: dict[str, Any]
 
 
+class Answered(LinkMessage):
+    """The plan that was asked for, small enough for a header."""
+
+    id: str
+    plan: dict[str, Any]
+
+
 class Broken(LinkMessage):
-    """The job ended without a result."""
+    """The job or plan ended without a result."""
 
     id: str
     code: str
     message: str
 
 
-ToWorker = Run | Stop
-FromWorker = Ready | Begun | Advanced | Spooled | Finished | Broken
+ToWorker = Run | Ask | Stop
+FromWorker = Ready | Begun | Advanced | Spooled | Finished | Answered | Broken
 
 _encoder = msgspec.json.Encoder()
 

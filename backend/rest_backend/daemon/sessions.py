@@ -61,6 +61,10 @@ class ControlSessions:
         """The job ended: no event of it follows."""
         self._watchers.pop(job, None)
 
+    def watched(self, job: str) -> bool:
+        """Whether any client watches a job."""
+        return job in self._watchers
+
     def emit(self, job: str, message: Message) -> None:
         """Send an event to those who watch the job."""
         for peer in tuple(self._watchers.get(job, ())):
@@ -158,7 +162,7 @@ class Attachments:
     Args:
         socket: The data socket.
         journal: Where the blocks are known.
-        rows_path: Spool file of a job.
+        spool_folder: Where the rows of a job lie.
         limit: Most attachments; beyond it the one that was used least recently goes, and its
             client hears ``E_NOT_ATTACHED`` when it gives credit next.
     """
@@ -167,12 +171,12 @@ class Attachments:
         self,
         socket: zmq.Socket[bytes],
         journal: Journal,
-        rows_path: Callable[[str], Path],
+        spool_folder: Callable[[str], Path],
         limit: int = ATTACHMENT_LIMIT,
     ) -> None:
         self._socket = socket
         self._journal = journal
-        self._rows_path = rows_path
+        self._spool_folder = spool_folder
         self._limit = limit
         self._attachments: OrderedDict[tuple[bytes, str], _Attachment] = OrderedDict()
         # Whose rows were all sent: credit for blocks that do not exist is still on its way.
@@ -213,6 +217,14 @@ class Attachments:
         """The job ended without a result."""
         for key in [key for key in self._attachments if key[1] == job]:
             del self._attachments[key]
+
+    def forget_job(self, job: str) -> None:
+        """The job was deleted: whoever still gets its rows hears so."""
+        for key in [key for key in self._attachments if key[1] == job]:
+            del self._attachments[key]
+            self.tell(key[0], Error(job=job, code="E_UNKNOWN_JOB", message="The job was deleted."))
+        for key in [key for key in self._delivered if key[1] == job]:
+            del self._delivered[key]
 
     def finish_job(self, job: str, next_seq: int) -> None:
         """The job is done with ``next_seq`` blocks: whoever has them all needs nothing more."""
@@ -258,13 +270,20 @@ class Attachments:
             return False
         block = blocks[0]
         try:
-            codec, payload = frames.pack_rows(read_block(self._rows_path(job), block))
+            codec, payload = frames.pack_rows(read_block(self._spool_folder(job), block))
         except ResourceError as error:
             _log.error("job %s, block %d: %s", job, block.seq, error.message)
             del self._attachments[peer, job]
             self.tell(peer, Error(job=job, code=error.code, message=error.message))
             return False
-        rows = Rows(job=job, seq=block.seq, window=block.window, codec=codec, crc32=frames.checksum(payload))
+        rows = Rows(
+            job=job,
+            seq=block.seq,
+            product=block.product,
+            window=block.window,
+            codec=codec,
+            crc32=frames.checksum(payload),
+        )
         if not self._send(peer, frames.encode(rows, payload)):
             return False
         attachment.seq += 1

@@ -1,17 +1,20 @@
-"""Finished class rows on disk: one flat uint8 file per job, cut into blocks.
+"""Finished rows on disk: one flat uint8 file per product of a job, cut into blocks.
 
-``spool/JOB/rows.raw`` holds the job's window row by row, one byte a pixel, so a
-pixel's place is its offset in the window. A block is a run of that file that is
-also a rectangle of the scene and fits one payload. The worker appends, the
-broker reads; a block counts only once the journal knows it.
+``spool/JOB/PRODUCT.raw`` holds the job's window row by row, one byte a pixel, so a
+pixel's place is its offset in the window. A block is a run of such a file that is
+also a rectangle of the scene and fits one payload; the blocks of all products of a
+job share one sequence. The worker appends, the broker reads; a block counts only
+once the journal knows it.
 """
 
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 
 import msgspec
@@ -19,20 +22,24 @@ import msgspec
 from rest_backend.errors import ResourceError
 from rest_backend.wire.messages import PAYLOAD_LIMIT, Window
 
-ROWS_FILE = "rows.raw"
+CLASSES = "classes"  # the product that counts a job's rows
+PRODUCT_LIMIT = 300  # of one job: classes, confidence and 255 probabilities fit
+_PRODUCT = re.compile(r"[a-z]{1,32}(-[0-9]{1,3})?")
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
     """A run of finished rows.
 
     Attributes:
-        seq: Position among the job's blocks, from 0 without gap.
+        seq: Position among the job's blocks of all products, from 0 without gap.
+        product: What its bytes are: ``classes``, ``confidence``, ``probability-ID``.
         window: Column, row, width, height in pixels of the scene.
         offset: First byte in the spool file.
         crc32: Checksum of the ``width * height`` bytes.
     """
 
     seq: int
+    product: str = CLASSES
     window: Window
     offset: int
     crc32: int
@@ -73,41 +80,53 @@ def cut_blocks(
         start += length
 
 
+def product_path(folder: Path, product: str) -> Path:
+    """Spool file of a product.
+
+    Args:
+        folder: The job's spool folder.
+        product: Its name, lower-case letters and at most one number behind a hyphen.
+
+    Raises:
+        ValueError: The name could be the path of something else.
+    """
+    if not _PRODUCT.fullmatch(product):
+        raise ValueError(f"{product[:80]!r} is no name of a product")
+    return folder / f"{product}.raw"
+
+
 class RowSpool:
     """Writer of one job's rows; used by the worker only.
 
-    A restarted job computes its rows again, maybe in other stripes: bytes before
-    ``offset`` are already journaled and are passed over, so nothing is told twice.
+    A restarted job computes its rows again, maybe in other stripes: bytes of a product that
+    are already journaled are passed over, so nothing is told twice.
 
     Args:
-        path: The spool file; its folder is made where missing.
+        folder: The job's spool folder; made where missing.
         window: The job's window in pixels of the scene.
         next_seq: Number of the next block.
-        offset: Bytes that are journaled already.
+        offsets: Bytes of each product that are journaled already.
 
     Raises:
-        ResourceError: ``E_SPOOL``: the file holds less than the journal says.
+        ResourceError: ``E_DISK_FULL``, or ``E_SPOOL`` when there can be no such folder.
     """
 
-    def __init__(self, path: Path, window: Window, next_seq: int, offset: int) -> None:
+    def __init__(self, folder: Path, window: Window, next_seq: int, offsets: Mapping[str, int]) -> None:
+        self._folder = folder
         self._window = window
         self._seq = next_seq
-        self._end = offset
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        # Opened without buffer: what is reported must be visible to the broker.
-        self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
-        path.chmod(0o600)
-        if self._file.seek(0, 2) < offset:
-            self._file.close()
-            raise ResourceError("E_SPOOL", f"The file {path} lost finished rows; run the job again.")
-        self._file.truncate(offset)
-        self._file.seek(offset)
-        self._expected = 0
+        self._offsets = offsets
+        self._planes: dict[str, _Plane] = {}
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _disk_error(folder, error) from error
 
-    def append(self, row: int, values: bytes | memoryview) -> list[Block]:
-        """Write rows that follow the last ones.
+    def append(self, product: str, row: int, values: bytes | memoryview) -> list[Block]:
+        """Write rows of a product that follow its last ones.
 
         Args:
+            product: Its name.
             row: First row, in pixels of the scene.
             values: Whole rows of the window, uint8.
 
@@ -115,48 +134,104 @@ class RowSpool:
             The new blocks, empty when all of it was journaled before.
 
         Raises:
-            ValueError: The rows leave a gap, overlap or are not whole.
-            ResourceError: ``E_DISK_FULL``, or ``E_SPOOL`` for another failure of the disk.
+            ValueError: The rows leave a gap, overlap or are not whole; or there are too many
+                products, or one of no possible name.
+            ResourceError: ``E_DISK_FULL``, or ``E_SPOOL`` for another failure of the disk, also
+                when the file holds less than the journal says.
         """
         _, top, width, height = self._window
+        plane = self._plane(product)
         start = (row - top) * width
         stop = start + len(values)
-        if start != self._expected or len(values) % width or stop > width * height:
-            raise ValueError(f"rows from {row}, {len(values)} bytes, do not follow the rows before them")
-        self._expected = stop
-        if stop <= self._end:
+        if start != plane.expected or len(values) % width or stop > width * height:
+            raise ValueError(
+                f"{product} rows from {row}, {len(values)} bytes, do not follow the rows before them"
+            )
+        plane.expected = stop
+        if stop <= plane.end:
             return []
-        view = memoryview(values)[self._end - start :] if start < self._end else memoryview(values)
+        view = memoryview(values)[max(plane.end - start, 0) :]
         first = stop - len(view)
-        self._write(view)
+        plane.write(view)
         blocks = []
         for offset, window in cut_blocks(self._window, first, stop):
             piece = view[offset - first : offset - first + window[2] * window[3]]
-            blocks.append(Block(seq=self._seq, window=window, offset=offset, crc32=zlib.crc32(piece)))
+            blocks.append(
+                Block(seq=self._seq, product=product, window=window, offset=offset, crc32=zlib.crc32(piece))
+            )
             self._seq += 1
-        self._end = stop
+        plane.end = stop
         return blocks
 
     def close(self) -> None:
-        """Close the file; it stays for the broker."""
-        self._file.close()
+        """Close the files; they stay for the broker."""
+        for plane in self._planes.values():
+            plane.file.close()
 
-    def _write(self, view: memoryview) -> None:
+    def _plane(self, product: str) -> _Plane:
+        if product not in self._planes:
+            if len(self._planes) >= PRODUCT_LIMIT:
+                raise ValueError(f"a job has at most {PRODUCT_LIMIT} products")
+            self._planes[product] = _Plane(product_path(self._folder, product), self._offsets.get(product, 0))
+        return self._planes[product]
+
+
+class _Plane:
+    """The spool file of one product, and how far it is.
+
+    Attributes:
+        end: Bytes that are in the file.
+        expected: Bytes this attempt has computed.
+    """
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self.end = offset
+        self.expected = 0
+        try:
+            self.file = _open(path)
+            size = self.file.seek(0, 2)
+        except OSError as error:
+            raise _disk_error(path, error) from error
+        if size < offset:
+            self.file.close()
+            raise ResourceError("E_SPOOL", f"The file {path} lost finished rows; run the job again.")
+        self.file.truncate(offset)
+        self.file.seek(offset)
+
+    def write(self, view: memoryview) -> None:
+        """Write all of it at the end."""
         try:
             while view:
-                view = view[self._file.write(view) :]
+                view = view[self.file.write(view) :]
         except OSError as error:
-            message = f"Finished rows cannot be kept in {self._file.name}: {error}"
-            code = "E_DISK_FULL" if error.errno == errno.ENOSPC else "E_SPOOL"
-            raise ResourceError(code, message) from error
+            raise _disk_error(Path(self.file.name), error) from error
 
 
-def read_block(path: Path, block: Block) -> bytes:
-    """Bytes of a block.
+def _open(path: Path) -> FileIO:
+    # Opened without buffer: what is reported must be visible to the broker.
+    file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+    path.chmod(0o600)
+    return file
+
+
+def _disk_error(path: Path, error: OSError) -> ResourceError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(path.parent).free
+        return ResourceError(
+            "E_DISK_FULL",
+            f"The disk of the engine's folder is full: finished rows cannot be kept in {path.parent},"
+            f" where {free:,} bytes are free. Make room, then run the job again.",
+        )
+    return ResourceError("E_SPOOL", f"Finished rows cannot be kept in {path}: {error}")
+
+
+def read_block(folder: Path, block: Block) -> bytes:
+    """Bytes of a block from the job's spool folder.
 
     Raises:
         ResourceError: ``E_SPOOL``: the file is gone or its bytes changed.
     """
+    path = product_path(folder, block.product)
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(block.offset)
@@ -168,7 +243,7 @@ def read_block(path: Path, block: Block) -> bytes:
     return values
 
 
-def intact_blocks(path: Path, blocks: Iterable[Block]) -> int:
+def intact_blocks(folder: Path, blocks: Iterable[Block]) -> int:
     """Number of leading blocks whose bytes are on disk.
 
     The spool is not synced at every stripe; after a power cut the journal may know more than the disk.
@@ -176,11 +251,19 @@ def intact_blocks(path: Path, blocks: Iterable[Block]) -> int:
     count = 0
     for block in blocks:
         try:
-            read_block(path, block)
+            read_block(folder, block)
         except ResourceError:
             break
         count += 1
     return count
+
+
+def spool_bytes(folder: Path) -> int:
+    """Bytes of all products in a job's spool folder, 0 where there is none."""
+    try:
+        return sum(path.stat().st_size for path in folder.iterdir())
+    except FileNotFoundError:
+        return 0
 
 
 def remove_spool(folder: Path) -> None:

@@ -1,7 +1,8 @@
-"""Worker processes: one per device, started again when they die.
+"""Worker processes: one per device, started again when they die, and a planner on demand.
 
-The first worker says which devices there are; then there is one per device. A
-worker is started from the broker's main thread (on Linux the signal a child gets
+The first worker says which devices there are; then there is one per device. The
+planner is one more, outside the devices; it is started when somebody asks for a
+plan and never by itself. A worker is started from the broker's main thread (on Linux the signal a child gets
 when its parent dies follows the *thread* that started it) in a session of its
 own. One thread per worker reads its pipe and passes every message on, so its end
 is noticed at once, however it came.
@@ -29,10 +30,12 @@ from rest_backend.wire.messages import Device
 _log = logging.getLogger(__name__)
 
 START_ATTEMPTS = 3
+PLANNER = "planner"
 _RESTART_SECONDS = 0.5
 _ERROR_FILE_LIMIT = 5 * 1024 * 1024  # bytes
 _COOPERATION_SECONDS = 1.2
 _INBOX = "inproc://workers"
+_NO_DEVICE = link.ComputeDevice(id="", name="")
 
 
 class Gone:
@@ -50,6 +53,7 @@ class Worker:
         self.process = process
         self.ready = False
         self.job = ""
+        self.planner = slot.name == PLANNER  # outside the devices, runs no jobs
         self._writer = writer
         self._exited_at: float | None = None
 
@@ -79,16 +83,17 @@ class Worker:
 
 
 class Slot:
-    """One device and the worker it should have.
+    """One device and the worker it should have; the planner's has no device.
 
     Attributes:
+        name: Of its log files.
         device: Its id; empty until the first worker has told the devices.
         failures: Starts in a row that never became ready.
         resume_at: When to start again (monotonic seconds), while there is no worker.
     """
 
-    def __init__(self, number: int, device: link.ComputeDevice) -> None:
-        self.number = number
+    def __init__(self, name: str, device: link.ComputeDevice) -> None:
+        self.name = name
         self.device = device
         self.worker: Worker | None = None
         self.failures = 0
@@ -124,7 +129,8 @@ class Supervisor:
         self._log_folder = log_folder
         self._numbers = itertools.count(1)
         self._workers: dict[int, Worker] = {}
-        self._slots = [Slot(0, link.ComputeDevice(id="", name=""))]
+        self._slots = [Slot("worker-0", _NO_DEVICE)]
+        self._planner = Slot(PLANNER, _NO_DEVICE)
         self._devices_known = False
         self._stopping = False
         self.inbox = context.socket(zmq.PULL)
@@ -163,6 +169,15 @@ class Supervisor:
     def idle(self) -> Iterator[Worker]:
         """Workers that can take a job."""
         return (worker for worker in self.live() if worker.ready and not worker.job)
+
+    @property
+    def planner(self) -> Worker | None:
+        """The planner's process, if there is one."""
+        return self._planner.worker
+
+    def start_planner(self) -> Worker:
+        """The planner's process, started where there is none."""
+        return self._planner.worker or self._start(self._planner)
 
     def retry(self) -> None:
         """Somebody asks for work: try the given-up slots again."""
@@ -227,15 +242,16 @@ class Supervisor:
             yield from self.receive(now)
         self.inbox.close()
 
-    def _start(self, slot: Slot) -> None:
+    def _start(self, slot: Slot) -> Worker:
         number = next(self._numbers)
-        errors = self._log_folder / f"worker-{slot.number}.err"
+        errors = self._log_folder / f"{slot.name}.err"
         if errors.exists() and errors.stat().st_size > _ERROR_FILE_LIMIT:
             errors.replace(errors.with_suffix(".err.1"))
         command = [
             *(sys.executable, "-m", "rest_backend.daemon.worker"),
             *("--parent", str(os.getpid())),
-            *("--log", str(self._log_folder / f"worker-{slot.number}.log")),
+            *("--log", str(self._log_folder / f"{slot.name}.log")),
+            *(("--planner",) if slot is self._planner else ()),
         ]
         descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -257,7 +273,8 @@ class Supervisor:
         slot.worker = self._workers[number] = worker
         pump = (self._context, number, process.stdout)
         threading.Thread(target=_pump, args=pump, name=f"worker-{number}", daemon=True).start()
-        _log.info("worker %d started for %s", process.pid, slot.device.id or "the first device")
+        _log.info("worker %d started: %s %s", process.pid, slot.name, slot.device.id)
+        return worker
 
     def _welcome(self, worker: Worker, message: link.Ready) -> None:
         worker.ready = True
@@ -266,7 +283,9 @@ class Supervisor:
             return
         self._devices_known = True
         self._slots[0].device = message.devices[0]
-        self._slots.extend(Slot(number, device) for number, device in enumerate(message.devices[1:], 1))
+        self._slots.extend(
+            Slot(f"worker-{number}", device) for number, device in enumerate(message.devices[1:], 1)
+        )
         _log.info("devices: %s", ", ".join(device.id for device in message.devices))
 
     def _bury(self, worker: Worker, now: float) -> Iterator[tuple[Worker, Gone]]:
