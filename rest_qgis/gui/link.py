@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any, Callable
 
 from qgis.PyQt.QtCore import QObject, pyqtSignal
@@ -108,6 +109,14 @@ class EngineLink(QObject):
     def delete(self, job_id: str) -> None:
         """Take a job that ended off the list, by its id; the list is asked for again."""
         self._attempt(lambda: self._desk.delete(job_id, self._tell_change))
+
+    def inbox(self, key: str) -> Path:
+        """Return the folder for the own files of a job to come, made; from any thread.
+
+        Raises:
+            ClientError: The Python of this QGIS has no pyzmq, or the folder cannot be made.
+        """
+        return self._desk.inbox(key)
 
     def log_folder(self) -> str:
         """Return the folder of the daemon's log."""
