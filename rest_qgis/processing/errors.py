@@ -18,7 +18,15 @@ class OrderError(Exception):
 
 
 class SceneError(OrderError):
-    """The layer or the area cannot be segmented: ``E_LAYER``, ``E_LAYER_FILE``, ``E_AREA``."""
+    """The layer or the area cannot be segmented: ``E_LAYER``, ``E_LAYER_FILE``, ``E_AREA``.
+
+    Where the layer has to be copied: ``E_AREA_NEEDED``, ``E_RESOLUTION_NEEDED``, ``E_COPY_TOO_LARGE``,
+    ``E_DISK``, ``E_SOURCE``, ``E_SOURCE_STALLED``, ``E_COPY``.
+    """
+
+
+class AreaError(SceneError):
+    """The polygons cannot be used: ``E_AOI_EMPTY``, ``E_AOI_CRS``, ``E_AOI_WRITE``."""
 
 
 class ModelError(OrderError):
