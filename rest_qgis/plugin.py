@@ -7,6 +7,7 @@ from typing import Any
 from qgis.core import QgsApplication
 from qgis.PyQt.QtCore import Qt
 
+from .gui.coming_back import ComingBack
 from .gui.dock import SegmentDock
 from .gui.link import EngineLink
 from .gui.messages import Messages
@@ -30,6 +31,7 @@ class RestPlugin:
         self.messages: Messages | None = None
         self.link: EngineLink | None = None
         self.live_layers: LiveLayers | None = None
+        self.coming_back: ComingBack | None = None
         self.toolbar: RestToolbar | None = None
         self.dock: SegmentDock | None = None
 
@@ -50,6 +52,7 @@ class RestPlugin:
         self.live_layers = LiveLayers(self._interface.mapCanvas())
         self.live_layers.trouble.connect(self.messages.warning)
         self.desk.observe(self.live_layers.listen)
+        self.coming_back = ComingBack(self._interface, self.desk, self.link, self.messages)
 
         self.dock = SegmentDock(self._interface, self.link)
         self._interface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.dock)
@@ -73,6 +76,9 @@ class RestPlugin:
             self._interface.removeDockWidget(self.dock)
             self.dock.deleteLater()
             self.dock = None
+        if self.coming_back is not None:
+            self.coming_back.close()
+            self.coming_back = None
         if self.live_layers is not None:
             self.desk.forget(self.live_layers.listen)
             self.live_layers.close()

@@ -131,9 +131,7 @@ class EngineLink(QObject):
     def _follow(self, order: Order, hand_in: Callable[[Order, JobListener], Any]) -> Any:
         try:
             return hand_in(order, JobListener())
-        except ClientError as error:
-            code, message = error.code, error.message
-            self._main.post(lambda: self.job_failed.emit(order, code, message))
+        except ClientError:  # job_failed tells it
             return None
 
     def _attempt(self, action: Callable[[], None]) -> None:

@@ -71,7 +71,7 @@ class Order:
 
 
 class Listener(Protocol):
-    """What hears of one job, on the client's thread."""
+    """What hears of one job, on the client's thread; of one refused at once, on the asker's, as no job."""
 
     def submitted(self, job: Job) -> None:
         """Hear that the daemon has taken the job."""
@@ -85,7 +85,7 @@ class Listener(Protocol):
     def done(self, job: Job, done: Any) -> None:
         """Hear that the output is in place."""
 
-    def failed(self, job: Job, code: str, message: str) -> None:
+    def failed(self, job: Job | None, code: str, message: str) -> None:
         """Hear that there is no result, and why."""
 
 
@@ -155,8 +155,9 @@ class JobDesk:
         Raises:
             ClientError: The Python of this QGIS has no pyzmq, or a path is not absolute.
         """
-        heard = self._heard(order, listener)
-        return self._linked().segment(_request(order), heard, key=order.key)
+        return self._hand_in(
+            order, listener, lambda heard: self._linked().segment(_request(order), heard, key=order.key)
+        )
 
     def resume(self, order: Order, listener: Listener) -> Job:
         """Take up a job of an earlier session by its key or id; its rows come again from the first.
@@ -169,8 +170,7 @@ class JobDesk:
         Raises:
             ClientError: The Python of this QGIS has no pyzmq.
         """
-        heard = self._heard(order, listener)
-        return self._linked().resume(order.key, heard)
+        return self._hand_in(order, listener, lambda heard: self._linked().resume(order.key, heard))
 
     def plan(
         self, order: Order, callback: Callable[[dict[str, Any] | None, ClientError | None], None]
@@ -245,9 +245,16 @@ class JobDesk:
         if engine is not None:
             threading.Thread(target=engine.close, name="rest-close").start()
 
-    def _heard(self, order: Order, listener: Listener) -> _FanOut:
-        listeners = [made for made in (observer(order) for observer in self._observers) if made is not None]
-        return _FanOut([*listeners, listener])
+    def _hand_in(self, order: Order, listener: Listener, hand_in: Callable[[Any], Job]) -> Job:
+        """Let the observers know of a job, and of its refusal; the asker is told that by the error."""
+        from rest_qgis.client import ClientError
+
+        observing = [made for made in (observer(order) for observer in self._observers) if made is not None]
+        try:
+            return hand_in(_FanOut([*observing, listener]))
+        except ClientError as error:
+            _FanOut(observing).failed(None, error.code, error.message)
+            raise
 
     def _linked(self) -> Engine:
         from rest_qgis.client import Engine

@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from rest_qgis.plugin import RestPlugin
-from tests.qgis.stage import REPOSITORY, end_engine, flush_events, make_scene
+from tests.qgis.stage import (
+    REPOSITORY,
+    end_engine,
+    flush_events,
+    make_scene,
+    unwatch_messages,
+    watch_messages,
+)
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +44,13 @@ def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def plugin(engine_home: Path, qgis_iface: Any, qgis_new_project: Any) -> Iterator[RestPlugin]:
     """The plugin as QGIS's desktop has it, with an empty project."""
-    qgis_iface.messageBar().clear_messages()
+    watch_messages(qgis_iface)
     made = RestPlugin(qgis_iface)
     made.initGui()
     yield made
     made.unload()
     flush_events()
+    unwatch_messages(qgis_iface)
 
 
 @pytest.fixture

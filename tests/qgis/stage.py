@@ -11,6 +11,7 @@ import numpy as np
 from osgeo import gdal, osr
 
 from qgis.core import Qgis, QgsProject, QgsRasterLayer
+from qgis.gui import QgsMessageBarItem
 from qgis.PyQt.QtCore import QCoreApplication, QEvent
 from rest_qgis.client import Engine
 from rest_qgis.plugin import RestPlugin
@@ -26,7 +27,7 @@ def make_scene(path: Path, width: int, height: int, bands: int = 3, crs: bool = 
     random = np.random.default_rng(7)
     values = random.integers(60, 90, (bands, height, width), dtype=np.uint8)
     for row in range(20, height - 60, 80):
-        values[:, row:row + 40, 40:110] = 210
+        values[:, row : row + 40, 40:110] = 210
     values[:, -50:, -40:] = 0
     scene = gdal.GetDriverByName("GTiff").Create(str(path), width, height, bands, gdal.GDT_Byte)
     reference = osr.SpatialReference()
@@ -90,9 +91,26 @@ def read(path: Path | str) -> np.ndarray:
     return dataset.GetRasterBand(1).ReadAsArray()
 
 
+def watch_messages(interface: Any) -> None:
+    """Note every message the bar shows from now on, for :func:`messages`."""
+    interface.shown_messages = []
+    interface.messageBar().clearWidgets()
+
+    def note(item: QgsMessageBarItem) -> None:
+        interface.shown_messages.append((item.level(), item.text()))
+
+    interface.note_message = note
+    interface.messageBar().widgetAdded.connect(note)
+
+
+def unwatch_messages(interface: Any) -> None:
+    """Undo :func:`watch_messages`."""
+    interface.messageBar().widgetAdded.disconnect(interface.note_message)
+
+
 def messages(interface: Any, level: Qgis.MessageLevel) -> list[str]:
-    """What the message bar showed at a level."""
-    return interface.messageBar().get_messages(level)
+    """What the message bar showed at a level, oldest first."""
+    return [text for shown, text in interface.shown_messages if shown == level]
 
 
 def flush_events() -> None:
