@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from rest_backend.engine.functional import functional
 from rest_backend.engine.graph import Operation, Ref, SceneGraph
 from rest_backend.engine.rules.normalisation import group_apply, group_statistics
 from rest_backend.errors import InputError
@@ -57,7 +58,7 @@ def _export(model: torch.nn.Module, shape: tuple[int, ...], dtype: torch.dtype) 
         with warnings.catch_warnings():  # torch's own deprecations, of no use to a caller
             warnings.simplefilter("ignore", FutureWarning)
             exported: ExportedProgram = torch.export.export(model, (scene,), strict=False)
-            functional: ExportedProgram = exported.run_decompositions({})
+            return functional(exported)
     except (
         RuntimeError,
         ValueError,
@@ -70,7 +71,6 @@ def _export(model: torch.nn.Module, shape: tuple[int, ...], dtype: torch.dtype) 
         raise InputError(
             "E_CAPTURE", f"The network cannot be captured for a scene of {shape}: {first}"
         ) from error
-    return functional
 
 
 def _build(exported: ExportedProgram, dtype: torch.dtype, size: tuple[int, int]) -> SceneGraph:

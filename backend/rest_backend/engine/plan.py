@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -94,24 +95,44 @@ def make_plan(
     Raises:
         ResourceError: ``E_MEMORY`` when none fits; the sentence says what would.
     """
-    preferred = PREFERRED_STRIPES.get(device.type, PREFERRED_STRIPES["cpu"])
-    candidates = (stripe,) if stripe else preferred
     smallest: Plan | None = None
-    for rows in candidates:
-        phases = tuple(schedule_phase(layout, phase, rows) for phase in layout.phases)
-        for folder in (None, spill_folder):
-            plan = _plan(layout, phases, device, rows, folder)
-            if memory_limit is None or plan.peak_bytes <= memory_limit:
-                return plan
-            if smallest is None or plan.peak_bytes < smallest.peak_bytes:
-                smallest = plan
+    for plan in _plans(layout, device, stripe, spill_folder):
+        if memory_limit is None or plan.peak_bytes <= memory_limit:
+            return plan
+        if smallest is None or plan.peak_bytes < smallest.peak_bytes:
+            smallest = plan
     assert smallest is not None
     raise ResourceError(
         "E_MEMORY",
-        f"This scene and network need {_megabytes(smallest.peak_bytes)} for tensors; the limit leaves"
-        f" {_megabytes(max(0, memory_limit or 0))}. Raise the memory limit, choose a narrower window"
-        f" (now {smallest.scene_shape[2]} columns) or a smaller network.",
+        f"The memory limit leaves {_megabytes(max(0, memory_limit or 0))} for tensors; the smallest that"
+        f" works for this scene and network is {_megabytes(smallest.peak_bytes)}. Raise the memory limit,"
+        f" choose a narrower window (now {smallest.scene_shape[2]} columns) or a smaller network.",
     )
+
+
+def smallest_limit(layout: SceneLayout, device: torch.device, spill_folder: Path | None) -> int:
+    """The smallest memory limit with which :func:`make_plan` finds a plan.
+
+    Args:
+        layout: The network laid out.
+        device: Device of the sweep.
+        spill_folder: Where stored tensors may go.
+
+    Returns:
+        Bytes of tensors.
+    """
+    return min(plan.peak_bytes for plan in _plans(layout, device, None, spill_folder))
+
+
+def _plans(
+    layout: SceneLayout, device: torch.device, stripe: int | None, spill_folder: Path | None
+) -> Iterator[Plan]:
+    """Plans in order of preference."""
+    preferred = PREFERRED_STRIPES.get(device.type, PREFERRED_STRIPES["cpu"])
+    for rows in (stripe,) if stripe else preferred:
+        phases = tuple(schedule_phase(layout, phase, rows) for phase in layout.phases)
+        for folder in (None, spill_folder) if spill_folder else (None,):
+            yield _plan(layout, phases, device, rows, folder)
 
 
 def _plan(
@@ -171,4 +192,5 @@ def _whole_bytes(layout: SceneLayout, name: str) -> int:
 
 
 def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB"
+    """Rounded up: a limit of as much as is told suffices."""
+    return f"{-(-count // 10**6):,} MB"

@@ -8,7 +8,8 @@ import torch
 
 from rest_backend.engine.capture import capture_graph
 from rest_backend.engine.layout import SceneLayout, lay_out
-from rest_backend.engine.plan import Plan, make_plan
+from rest_backend.engine.plan import Plan, make_plan, smallest_limit
+from rest_backend.engine.reach import Window, reach, same_network
 from rest_backend.engine.sweep import OnStripe, ReadRows, Sweep, WriteRows
 from rest_backend.errors import InputError
 
@@ -20,7 +21,9 @@ class SceneProgram:
         layout: The network's operations in phases, with a rule for each.
     """
 
-    def __init__(self, layout: SceneLayout) -> None:
+    def __init__(self, model: torch.nn.Module, layout: SceneLayout) -> None:
+        self._model = model
+        self._part: SceneProgram | None = None  # the last one made
         self.layout = layout
 
     @classmethod
@@ -39,7 +42,64 @@ class SceneProgram:
         Raises:
             InputError: ``E_CAPTURE`` when the network cannot be captured.
         """
-        return cls(lay_out(capture_graph(model, bands, height, width)))
+        return cls(model, lay_out(capture_graph(model, bands, height, width)))
+
+    def needed_window(self, window: Window) -> Window | None:
+        """The part of the padded scene from which a window's logits come out exactly.
+
+        Run alone on that part, captured at its size, the network gives these pixels as it
+        does on the whole scene: what borders, strides and receptive fields need is in it.
+
+        Args:
+            window: Column, row, width, height in pixels, inside the padded scene.
+
+        Returns:
+            The part, likewise: no larger than steps of the network's total stride make it,
+            and as wide as the scene where the network is not known to be alike along its
+            columns. None when nothing less than all rows will do: the network has a barrier,
+            an operation without a rule, or one that depends on the place or the scene's size.
+
+        Raises:
+            InputError: ``E_WINDOW`` when the window is empty or not inside the padded scene.
+        """
+        column, row, width, height = window
+        _, rows, columns = self.scene_shape
+        if min(column, row) < 0 or min(width, height) < 1 or column + width > columns or row + height > rows:
+            raise InputError("E_WINDOW", f"The window {window} is not inside {columns} x {rows} pixels.")
+        found = reach(self.layout, window)
+        if found is None:
+            return None
+        try:
+            part = self.part(found.window[3], found.window[2])
+        except InputError:  # the network does not take that size
+            return None
+        return found.window if same_network(self.layout, part.layout, found.shapes) else None
+
+    def part(self, height: int, width: int) -> SceneProgram:
+        """The same network captured for another size; what :meth:`needed_window` captured is not done again.
+
+        Args:
+            height: Rows in pixels.
+            width: Columns in pixels.
+
+        Returns:
+            Its program, which shares the model's parameters.
+
+        Raises:
+            InputError: ``E_CAPTURE`` when the network cannot be captured at that size.
+        """
+        bands, rows, columns = self.scene_shape
+        if (height, width) == (rows, columns):
+            return self
+        if self._part is None or self._part.scene_shape != (bands, height, width):
+            self._part = SceneProgram.capture(self._model, bands, height, width)
+        return self._part
+
+    @property
+    def scene_shape(self) -> tuple[int, int, int]:
+        """Bands, rows and columns of the padded scene."""
+        bands, rows, columns = self.layout.graph.shapes[self.layout.graph.input][1:]
+        return bands, rows, columns
 
     def plan(
         self,
@@ -67,6 +127,18 @@ class SceneProgram:
         if stripe is not None and stripe < 1:
             raise InputError("E_STRIPE", f"A stripe has at least one row, not {stripe}.")
         return make_plan(self.layout, memory_limit, torch.device(device), stripe, spill_folder)
+
+    def smallest_memory(self, device: str | torch.device = "cpu", spill_folder: Path | None = None) -> int:
+        """The smallest memory limit with which :meth:`plan` finds a plan.
+
+        Args:
+            device: Device of the sweep.
+            spill_folder: As for :meth:`plan`.
+
+        Returns:
+            Bytes of tensors; one less is refused with ``E_MEMORY``.
+        """
+        return smallest_limit(self.layout, torch.device(device), spill_folder)
 
     def run(
         self,

@@ -41,6 +41,7 @@ class Convolution(RowRule):
         top, _, self._left, self._right = _padding(given[4], kernel, self._dilation)
         self._stencil = Stencil(rows, kernel[0], self._stride[0], top, self._dilation[0])
         self._elements = elements
+        self.shift = (self._stride[0], 1)
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> Convolution | None:  # noqa: D102
@@ -98,6 +99,8 @@ def _padding(given: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> 
 @row_rule("aten::pad", "aten::constant_pad_nd")
 class ConstantPad(RowRule):
     """Constant padding: output row ``i`` is input row ``i - top``, or the constant."""
+
+    shift = (1, 1)
 
     def __init__(
         self,

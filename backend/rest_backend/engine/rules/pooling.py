@@ -24,6 +24,7 @@ class _Pool(RowRule):
         self._stride = pair(given[2]) if given[2] else self._kernel
         self._padding = pair(given[3], default=0)
         self._input_rows = rows
+        self.shift = (self._stride[0], 1)
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> _Pool | None:

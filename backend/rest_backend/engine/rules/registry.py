@@ -50,9 +50,14 @@ class RowRule(ABC):
         layout: Where the rows of its output are.
         inputs: Operands read by rows; all others arrive whole.
         fresh: Whether its result is memory of its own, not a view of an operand.
+        shift: ``(input rows, output rows)`` by which the rule can be moved down the scene and
+            still do the same, away from the scene's borders: ``(stride, 1)`` for a convolution.
+            None, unless a rule says otherwise: what it does depends on the place or on the
+            scene's size. See :mod:`rest_backend.engine.reach`.
     """
 
     fresh: bool = True
+    shift: tuple[int, int] | None = None
 
     def __init__(self, operation: Operation, layout: Layout, inputs: tuple[str, ...]) -> None:
         self.operation = operation

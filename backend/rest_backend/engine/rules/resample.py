@@ -34,6 +34,7 @@ class _Upsample(RowRule):
         super().__init__(operation, layout, inputs)
         self._rows, self._width = shape[2], operation.shape[3]
         self._scales = scales
+        self.shift = self._whole_factor()
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> _Upsample | None:
@@ -49,6 +50,15 @@ class _Upsample(RowRule):
     def source(self, start: int, stop: int) -> tuple[Interval, ...]:
         low, high = self._first(start), self._last(stop - 1)
         return ((low, high + 1),)
+
+    def _whole_factor(self) -> Interval | None:
+        """Rows ``(in, out)`` that repeat alike: a power of two up or down, which rounds at no place."""
+        for given, made in ((self._rows, self.layout.rows), (self.layout.rows, self._rows)):
+            factor, rest = divmod(made, given)
+            if rest == 0 and factor & (factor - 1) == 0 and factor > 0:
+                steps = (1, factor) if given == self._rows else (factor, 1)
+                return steps if self._scale() == self._real(steps[0] / steps[1]) else None
+        return None
 
     def _first(self, row: int) -> int:
         raise NotImplementedError
@@ -100,6 +110,10 @@ class Bilinear(_Upsample):
     ``x = i (H - 1) / (H_out - 1)`` with aligned corners, else
     ``max(0, (i + 1/2) scale - 1/2)``.
     """
+
+    def _whole_factor(self) -> Interval | None:
+        aligned = self.operation.args[2]  # then the factor depends on the scene's size
+        return None if aligned else super()._whole_factor()
 
     @property
     def _real(self) -> type[np.floating[Any]]:  # type: ignore[override]

@@ -17,6 +17,7 @@ class MovedDimensions(SameRows):
     """Permutations and dimensions of size 1 put in or taken out: the row dimension is mapped."""
 
     fresh = False
+    shift = (1, 1)
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> MovedDimensions | None:  # noqa: D102
@@ -43,6 +44,7 @@ class KeptRows(SameRows):
     """Views that leave the row dimension as it is: same size, same product of the sizes before it."""
 
     fresh = False
+    shift = (1, 1)
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> KeptRows | None:  # noqa: D102
@@ -70,6 +72,8 @@ class KeptRows(SameRows):
 class Joined(SameRows):
     """Concatenation and stacking along a dimension that is not the rows."""
 
+    shift = (1, 1)
+
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> Joined | None:  # noqa: D102
         inputs = layouts.row_operands(operation)
@@ -86,6 +90,8 @@ class Joined(SameRows):
 @row_rule("aten::sum", "aten::mean", "aten::amax", "aten::amin")
 class Collapsed(SameRows):
     """Reductions over dimensions that do not include the rows."""
+
+    shift = (1, 1)
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> Collapsed | None:  # noqa: D102
@@ -106,6 +112,7 @@ class OtherDimension(SameRows):
     """Slices along a dimension that is not the rows."""
 
     fresh = False
+    shift = (1, 1)
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> OtherDimension | None:  # noqa: D102

@@ -41,6 +41,7 @@ class Pointwise(SameRows):
     ) -> None:
         super().__init__(operation, layout, inputs)
         self._tall = tall
+        self.shift = None if tall else (1, 1)  # a tall constant differs from row to row
         self.fresh = operation.kind != "aten::to"  # which may return its operand
 
     @classmethod
@@ -90,6 +91,8 @@ class Pointwise(SameRows):
 class PerChannel(SameRows):
     """Per-channel maps of an image: BatchNorm in eval mode, PReLU. Rows may not be dimension 1."""
 
+    shift = (1, 1)
+
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> PerChannel | None:  # noqa: D102
         layout = first_operand_only(operation, layouts)
@@ -99,6 +102,8 @@ class PerChannel(SameRows):
 @row_rule("aten::layer_norm")
 class LayerNorm(SameRows):
     """Normalisation over trailing dimensions that do not include the rows."""
+
+    shift = (1, 1)
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> LayerNorm | None:  # noqa: D102
@@ -112,6 +117,8 @@ class LayerNorm(SameRows):
 class Linear(SameRows):
     """A matrix applied to the last dimension, which must not be the rows."""
 
+    shift = (1, 1)
+
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> Linear | None:  # noqa: D102
         layout = first_operand_only(operation, layouts)
@@ -123,6 +130,8 @@ class Linear(SameRows):
 @row_rule("aten::softmax", "aten::log_softmax", "aten::_softmax", "aten::glu")
 class AlongOneDimension(SameRows):
     """Softmax and gates along a dimension that is not the rows."""
+
+    shift = (1, 1)
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> AlongOneDimension | None:  # noqa: D102
@@ -140,6 +149,7 @@ class Identity(SameRows):
     """Copies and aliases: the rows themselves; nothing is copied."""
 
     fresh = False
+    shift = (1, 1)
 
     @classmethod
     def bind(cls, operation: Operation, layouts: Layouts) -> Identity | None:  # noqa: D102
