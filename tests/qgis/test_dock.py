@@ -10,6 +10,7 @@ import numpy as np
 from qgis.core import Qgis, QgsProject, QgsRasterLayer, QgsRectangle
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QColor
+from qgis.PyQt.QtWidgets import QStyle
 from rest_qgis.plugin import RestPlugin
 from tests.qgis.stage import (
     CLASSES,
@@ -58,8 +59,12 @@ def test_card_says_what_one_must_know(plugin: RestPlugin, qtbot: Any) -> None:
 
 def test_fits_into_320_pixels(plugin: RestPlugin, qtbot: Any) -> None:
     dock = open_dock(plugin, qtbot)
-    panel = dock.widget().widget()
-    assert panel.minimumSizeHint().width() <= 320
+    form = dock.run_panel.form
+    form.card_view.more_button.click()
+    form.area_box.choose("layer")
+    form.output_box.confidence_box.click()
+    bar = form.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+    assert form.minimumSizeHint().width() + bar <= 320
     assert dock.minimumSizeHint().width() <= 320
 
 
@@ -72,7 +77,7 @@ def test_canvas_extent_gives_that_window(
     canvas.resize(200, 200)
     canvas.setExtent(QgsRectangle(523653.0 + 30, 5267262.0 - 90, 523653.0 + 60, 5267262.0 - 60))
     shown = canvas.extent().intersect(qgis_iface.activeLayer().extent())
-    _click(qtbot, dock.canvas_button)
+    dock.run_panel.form.area_box.choose("canvas")
     dock.output_widget.setFilePath(str(tmp_path / "part.tif"))
     _click(qtbot, dock.run_button)
     until(qtbot, dock.run_button.isEnabled)
@@ -119,13 +124,15 @@ def test_cancel_leaves_nothing(
     until(qtbot, lambda: not vrt.exists() and not vrt.with_suffix(".raw").exists())
 
 
-def test_layer_that_is_no_file_gets_a_sentence(plugin: RestPlugin, qgis_iface: Any, qtbot: Any) -> None:
+def test_tiles_without_an_area_get_a_sentence(plugin: RestPlugin, qgis_iface: Any, qtbot: Any) -> None:
     layer = QgsRasterLayer("type=xyz&url=http://127.0.0.1:9/{z}/{x}/{y}.png&zmax=1", "tiles", "wms")
     assert layer.isValid()
     QgsProject.instance().addMapLayer(layer)
     dock = open_dock(plugin, qtbot)
     _click(qtbot, dock.run_button)
-    assert "not a file on this computer" in messages(qgis_iface, Qgis.MessageLevel.Warning)[0]
+    (message,) = messages(qgis_iface, Qgis.MessageLevel.Critical)
+    assert "has no end" in message
+    assert "(E_AREA_NEEDED)" in message
     assert dock.run_button.isEnabled()
     assert rest_layers() == []
 
@@ -136,10 +143,11 @@ def test_extent_beside_the_scene_gets_a_sentence(
     add_layer(small_scene, qgis_iface)
     dock = open_dock(plugin, qtbot)
     qgis_iface.mapCanvas().setExtent(QgsRectangle(0, 0, 100, 100))
-    _click(qtbot, dock.canvas_button)
+    dock.run_panel.form.area_box.choose("canvas")
     _click(qtbot, dock.run_button)
-    assert "does not touch the scene" in messages(qgis_iface, Qgis.MessageLevel.Warning)[0]
-    assert dock.run_button.isEnabled()
+    until(qtbot, dock.run_button.isEnabled)
+    (message,) = messages(qgis_iface, Qgis.MessageLevel.Critical)
+    assert "does not touch the scene" in message
 
 
 def test_error_of_the_daemon_is_shown_with_its_code(
