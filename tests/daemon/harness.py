@@ -52,6 +52,7 @@ class Daemon:
             **os.environ,
             "PYTHONPATH": str(REPOSITORY),
             "REST_WORKER_METHOD": "tests.daemon.fake_method:segment",
+            "REST_PLANNER_METHOD": "tests.daemon.fake_plan:plan",
             **(environment or {}),
         }
 
@@ -152,8 +153,8 @@ class Client:
             self.seen.append(message)
         raise AssertionError(f"no {kind.__name__} came; there were {self.seen[-20:]}")
 
-    def submit(self, job: SegmentJob, key: str = "key") -> str:
-        return self.ask(Submit(key=key, job=job), Submitted).job
+    def submit(self, job: SegmentJob, key: str = "key", abandon_seconds: int = 0) -> str:
+        return self.ask(Submit(key=key, job=job, abandon_seconds=abandon_seconds), Submitted).job
 
     def attach(self, job: str, credit: int, seq: int = 0) -> None:
         self.data.send_multipart(frames.encode(Attach(job=job, seq=seq, credit=credit)))

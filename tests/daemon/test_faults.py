@@ -120,6 +120,21 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(
     assert served.expect(Done)
 
 
+@pytest.mark.parametrize("fault", ["", "stubborn"])
+def test_cancel_ends_a_job_that_is_loading(
+    served: Client, daemon: Daemon, tmp_path: Path, fault: str
+) -> None:
+    job = served.submit(fake_job(tmp_path, fault=fault, gate=tmp_path / "never", gate_stage="loading"))
+    wait_until((tmp_path / "out.attempts").exists)
+    with client(daemon.connection) as other:  # whoever sees it in the list may end it
+        assert other.ask(Cancel(job=job), JobStatus).state == "running"
+        assert other.expect(Failed).code == "E_CANCELLED"
+    assert served.expect(Failed).code == "E_CANCELLED"
+    assert left_behind(tmp_path) == []
+    served.submit(fake_job(tmp_path, "next"), key="next")
+    assert served.expect(Done)
+
+
 def test_cancel_of_a_waiting_job_leaves_the_running_one(served: Client, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     running = served.submit(fake_job(tmp_path, gate=gate), key="a")

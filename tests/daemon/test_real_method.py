@@ -43,7 +43,7 @@ def files(folder: Path) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("stage", ["planning", "sweep"])
+@pytest.mark.parametrize("stage", ["loading", "planning", "sweep"])
 def test_cancel_in_the_middle_leaves_nothing(daemon: Daemon, tmp_path: Path, stage: str) -> None:
     with client(daemon.start()) as served:
         job = served.submit(real_job(tmp_path, "cancelled"))

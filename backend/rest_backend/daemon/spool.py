@@ -187,16 +187,18 @@ class _Plane:
     def __init__(self, path: Path, offset: int) -> None:
         self.end = offset
         self.expected = 0
+        self._path = path
         try:
             self.file = _open(path)
             size = self.file.seek(0, 2)
+            if size >= offset:
+                self.file.truncate(offset)
+                self.file.seek(offset)
         except OSError as error:
             raise _disk_error(path, error) from error
         if size < offset:
             self.file.close()
             raise ResourceError("E_SPOOL", f"The file {path} lost finished rows; run the job again.")
-        self.file.truncate(offset)
-        self.file.seek(offset)
 
     def write(self, view: memoryview) -> None:
         """Write all of it at the end."""
@@ -204,7 +206,7 @@ class _Plane:
             while view:
                 view = view[self.file.write(view) :]
         except OSError as error:
-            raise _disk_error(Path(self.file.name), error) from error
+            raise _disk_error(self._path, error) from error
 
 
 def _open(path: Path) -> FileIO:
