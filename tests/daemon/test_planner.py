@@ -29,7 +29,6 @@ from rest_backend.wire.messages import (
 )
 from tests.daemon.harness import PATIENCE, REPOSITORY, Client, Daemon, client, fake_job, wait_until
 
-
 # --- through the daemon --------------------------------------------------------------------
 
 
