@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from qgis.core import QgsApplication
-from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtCore import QCoreApplication, Qt
 
 from .gui.coming_back import ComingBack
 from .gui.dock import SegmentDock
+from .gui.jobs_panel import JobsPanel
 from .gui.link import EngineLink
 from .gui.messages import Messages
 from .gui.toolbar import RestToolbar
@@ -34,6 +35,7 @@ class RestPlugin:
         self.coming_back: ComingBack | None = None
         self.toolbar: RestToolbar | None = None
         self.dock: SegmentDock | None = None
+        self.jobs_panel: JobsPanel | None = None
 
     def initProcessing(self) -> None:
         """Register the algorithms; all that ``qgis_process`` needs."""
@@ -55,18 +57,27 @@ class RestPlugin:
         self.coming_back = ComingBack(self._interface, self.desk, self.link, self.messages)
 
         self.dock = SegmentDock(self._interface, self.link)
+        self.jobs_panel = JobsPanel(self._interface, self.link, self.messages)
+        self.dock.add_panel(self.jobs_panel, QCoreApplication.translate("RestPlugin", "Jobs"))
         self._interface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.dock)
         self.dock.setUserVisible(False)
         self.toolbar = RestToolbar(self._interface, self.link)
         self._interface.addToolBar(self.toolbar)
         self.toolbar.segment_action.triggered.connect(self._show_dock)
+        self.toolbar.jobs_action.triggered.connect(self._toggle_jobs)
+        self.jobs_panel.seen_changed.connect(self.toolbar.jobs_action.setChecked)
         self._interface.addPluginToRasterMenu("REST", self.toolbar.segment_action)
 
     def unload(self) -> None:
         """Take everything back; running jobs go on in the daemon. May be called twice."""
+        if self.jobs_panel is not None and self.toolbar is not None:
+            self.jobs_panel.seen_changed.disconnect(self.toolbar.jobs_action.setChecked)
+            self.jobs_panel.close_link()
+            self.jobs_panel = None  # the dock's own
         if self.toolbar is not None:
             self._interface.removePluginRasterMenu("REST", self.toolbar.segment_action)
             self.toolbar.segment_action.triggered.disconnect(self._show_dock)
+            self.toolbar.jobs_action.triggered.disconnect(self._toggle_jobs)
             self.toolbar.close_link()
             self._interface.mainWindow().removeToolBar(self.toolbar)
             self.toolbar.deleteLater()
@@ -96,8 +107,14 @@ class RestPlugin:
         self.desk.close()
 
     def _show_dock(self) -> None:
-        if self.dock is not None:
+        if self.dock is not None and self.link is not None:
             self.dock.setUserVisible(True)
+            self.dock.show_panel(self.dock.run_panel)
             self.dock.raise_()
-            if self.link is not None:
-                self.link.start()
+            self.link.start()
+
+    def _toggle_jobs(self, shown: bool) -> None:
+        if self.dock is not None and self.jobs_panel is not None:
+            if shown:
+                self.dock.show_panel(self.jobs_panel)
+            self.dock.setUserVisible(shown)

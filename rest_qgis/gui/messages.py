@@ -52,6 +52,14 @@ class Messages:
         where = _tr("The engine's log: {0}").format(home_folder().absolute() / "log")
         self._show(Qgis.MessageLevel.Critical, f"{text} ({code})", f"{details}\n\n{where}".strip())
 
+    def open_text(self, title: str, text: str) -> None:
+        """Show a longer text in a window beside QGIS's, for reading and copying."""
+        viewer = QgsMessageViewer(self._window)  # deletes itself when it is closed
+        viewer.setObjectName("RestMessageViewer")
+        viewer.setTitle(title)
+        viewer.setMessageAsPlainText(text)
+        viewer.showMessage(False)
+
     def close(self) -> None:
         """Take the messages that still stand out of the bar. May be called twice."""
         for failure in (False, True):
@@ -68,7 +76,7 @@ class Messages:
         if details:
             button = QPushButton(_tr("Details"), item)
             button.setObjectName("RestMessageDetails")
-            button.clicked.connect(lambda _checked=False: self._open(text, details))
+            button.clicked.connect(lambda _checked=False: self.open_text("REST", f"{text}\n\n{details}"))
             item.layout().addWidget(button)
         if level in (Qgis.MessageLevel.Info, Qgis.MessageLevel.Success):
             item.setDuration(SECONDS_SHOWN)
@@ -78,13 +86,6 @@ class Messages:
         for item in self._bar.items():
             if item.objectName() == _ITEM_NAMES[failure]:
                 self._bar.popWidget(item)
-
-    def _open(self, text: str, details: str) -> None:
-        viewer = QgsMessageViewer(self._window)  # deletes itself when it is closed
-        viewer.setObjectName("RestMessageViewer")
-        viewer.setTitle("REST")
-        viewer.setMessageAsPlainText(f"{text}\n\n{details}")
-        viewer.showMessage(False)
 
 
 def _tr(text: str) -> str:

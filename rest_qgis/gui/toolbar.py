@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qgis.core import QgsApplication
 from qgis.PyQt.QtCore import QSize, Qt, QUrl
 from qgis.PyQt.QtGui import QColor, QDesktopServices, QIcon, QPainter, QPixmap
 from qgis.PyQt.QtWidgets import QFileDialog, QMenu, QToolBar, QToolButton
@@ -24,7 +25,7 @@ _COLORS = {
 
 
 class RestToolbar(QToolBar):
-    """Two buttons, *Engine* and *Segment*; the plugin ties ``segment_action`` to the dock."""
+    """*Engine*, *Segment* and *Jobs*; the plugin ties the actions of the last two to the dock."""
 
     def __init__(self, interface: Any, link: EngineLink) -> None:
         super().__init__("REST", interface.mainWindow())
@@ -64,7 +65,13 @@ class RestToolbar(QToolBar):
             Qt.ToolButtonStyle.ToolButtonTextBesideIcon
         )
 
+        self.jobs_action = self.addAction(QgsApplication.getThemeIcon("/mActionHistory.svg"), "")
+        self.jobs_action.setObjectName("RestJobs")
+        self.jobs_action.setCheckable(True)
+        self.widgetForAction(self.jobs_action).setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+
         self._slots = (
+            (link.jobs_changed, self._show_jobs),
             (link.state_changed, self._show_state),
             (link.job_progress, self._show_progress),
             (link.job_done, self._end_job),
@@ -73,6 +80,7 @@ class RestToolbar(QToolBar):
         for signal, slot in self._slots:
             signal.connect(slot)
         self._render()
+        self._show_jobs(link.jobs)
 
     def close_link(self) -> None:
         """Stop listening to the engine. May be called twice."""
@@ -104,6 +112,16 @@ class RestToolbar(QToolBar):
         self._running = order
         self._percent = int(100 * progress.rows_done / progress.rows) if progress.rows else 0
         self._render()
+
+    def _show_jobs(self, jobs: list[dict[str, Any]]) -> None:
+        running = sum(job["state"] == "running" for job in jobs)
+        waiting = sum(job["state"] == "queued" for job in jobs)
+        text = self.tr("Jobs")
+        self.jobs_action.setText(f"{text} ({running + waiting})" if running + waiting else text)
+        tip = self.tr("All jobs of the engine (REST)")
+        if running + waiting:
+            tip += "\n" + self.tr("{0} running, {1} waiting").format(running, waiting)
+        self.jobs_action.setToolTip(tip)
 
     def _end_job(self, order: Any, *_details: Any) -> None:
         if order is self._running:

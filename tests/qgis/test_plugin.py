@@ -62,30 +62,26 @@ def test_processing_alone_makes_no_widget(qgis_iface: Any) -> None:
     assert QgsApplication.processingRegistry().providerById("rest") is None
 
 
-def test_every_widget_has_a_name(plugin: RestPlugin) -> None:
-    named = [plugin.toolbar, plugin.dock, plugin.toolbar.engine_button, plugin.toolbar.engine_button.menu()]
-    named += plugin.toolbar.actions()
-    named += [action for action in plugin.toolbar.engine_button.menu().actions() if not action.isSeparator()]
-    named += [
-        plugin.dock.layer_combo,
-        plugin.dock.model_combo,
-        plugin.dock.card_view,
-        plugin.dock.whole_button,
-        plugin.dock.canvas_button,
-        plugin.dock.output_widget,
-        plugin.dock.run_button,
-        plugin.dock.cancel_button,
-        plugin.dock.progress_bar,
-    ]
-    names = [thing.objectName() for thing in named]
-    assert all(name.startswith("Rest") for name in names)
-    assert len(set(names)) == len(names)
+def test_every_control_has_a_name_of_its_own(plugin: RestPlugin) -> None:
+    bar = plugin.toolbar
+    named = [bar, plugin.dock, bar.engine_button, bar.engine_button.menu(), *bar.actions()]
+    named += [action for action in bar.engine_button.menu().actions() if not action.isSeparator()]
+    panel = plugin.jobs_panel
+    named += [panel, panel.table, panel.start_button, *panel.table.actions()]
+    named += [plugin.dock.run_panel, plugin.dock.run_button, plugin.dock.cancel_button]
+    assert all(thing.objectName().startswith("Rest") for thing in named)
+    ours = [plugin.dock, *plugin.dock.findChildren(QObject), bar, *bar.findChildren(QObject)]
+    names = [thing.objectName() for thing in ours if thing.objectName().startswith("Rest")]
+    assert sorted(names) == sorted(set(names))
+    assert {thing.objectName() for thing in named} <= set(names)
 
 
 def test_icons_are_found(plugin: RestPlugin) -> None:
     assert not plugin.provider.icon().isNull()
     assert not plugin.provider.algorithm("segment").icon().pixmap(24).isNull()
-    assert not plugin.toolbar.segment_action.icon().pixmap(24).isNull()
+    assert all(not action.icon().pixmap(24).isNull() for action in plugin.jobs_panel.table.actions())
+    for action in (plugin.toolbar.segment_action, plugin.toolbar.jobs_action):
+        assert not action.icon().pixmap(24).isNull()
 
 
 def test_without_pyzmq_a_sentence_and_no_traceback(
