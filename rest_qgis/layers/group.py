@@ -7,7 +7,9 @@ from qgis.core import QgsLayerTreeGroup, QgsLayerTreeNode, QgsMapLayer, QgsProje
 GROUP_NAME = "REST"
 
 
-def insert_in_group(project: QgsProject, layer: QgsMapLayer, scene: str) -> None:
+def insert_in_group(
+    project: QgsProject, layer: QgsMapLayer, scene: str, below: QgsMapLayer | None = None
+) -> None:
     """Add a layer to the project at the top of the group, above the scene it was made from.
 
     The active layer stays what it was: layers the project does not add to the
@@ -17,10 +19,16 @@ def insert_in_group(project: QgsProject, layer: QgsMapLayer, scene: str) -> None
         project: The project.
         layer: A layer not yet in a project.
         scene: File of the imagery the group must cover.
+        below: A layer of the group that goes above it, instead of none.
     """
     group = _group_above(project, scene)
+    above = None if below is None else group.findLayer(below.id())
     if project.addMapLayer(layer, False) is not None:
-        node = group.insertLayer(0, layer)
+        parent, place = group, 0
+        if above is not None:
+            parent = above.parent()
+            place = parent.children().index(above) + 1
+        node = parent.insertLayer(place, layer)
         for shown in (node, group):  # the legend is what one wants to see
             # Tree views take note of a change only, and of none while a group is empty.
             shown.setExpanded(False)

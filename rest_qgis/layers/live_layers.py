@@ -1,4 +1,4 @@
-"""The job observer: gives each job a layer that fills in while the job runs.
+"""The job observer: gives each job layers that fill in while the job runs.
 
 Its listeners run on the client's thread and do the writing, but for the first
 filling, which has a thread of its own; the layers live on QGIS's main thread.
@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable
 
 from qgis.core import (
     Qgis,
+    QgsContrastEnhancement,
     QgsDataProvider,
     QgsMessageLog,
     QgsPalettedRasterRenderer,
     QgsProcessingUtils,
     QgsProject,
     QgsRasterLayer,
+    QgsSingleBandGrayRenderer,
 )
 from qgis.gui import QgsMapCanvas
 from qgis.PyQt import sip
@@ -29,18 +33,21 @@ from qgis.PyQt.QtGui import QColor
 from rest_qgis.layers.group import insert_in_group
 from rest_qgis.layers.live_raster import LiveRaster
 from rest_qgis.layers.main_thread import MainThread
+from rest_qgis.layers.names import JOB_PROPERTY, PRODUCT_PROPERTY, product_title, unused_name
 from rest_qgis.resources import style_path
 
 REFRESH_MILLISECONDS = 250
-JOB_PROPERTY = "rest/job"  # custom property of every layer made here: the job's id
 
 
 class LiveLayers(QObject):
-    """Makes, refreshes, finishes and removes the layers of running jobs.
+    """Makes, refreshes, finishes and removes the layers of jobs.
+
+    A job has a layer of its classes, one of its confidence below it where that was asked for, and at
+    the end one of its probabilities. There is one preview at most: the next takes its place.
 
     Signals:
-        finished: The result is on the map. Arguments: the order, the layer's id.
-        trouble: The preview of a job cannot be shown; the job goes on. Argument: a sentence.
+        finished: The result is on the map. Arguments: the order, the id of the classes' layer.
+        trouble: The growing result of a job cannot be shown; the job goes on. Argument: a sentence.
     """
 
     finished = pyqtSignal(object, str)
@@ -52,7 +59,9 @@ class LiveLayers(QObject):
         self._closed = False
         self._folder = Path(QgsProcessingUtils.tempFolder())
         self._numbers = itertools.count(1)
-        self._shown: dict[Any, _Shown] = {}
+        self._shown: dict[Any, dict[str, _Shown]] = {}  # by listener and product
+        self._newest_preview = 0
+        self._preview: QgsRasterLayer | None = None  # the layer of a preview, running or done
         self._timer = QTimer(self)
         self._timer.setObjectName("RestLiveLayerTimer")
         self._timer.setInterval(REFRESH_MILLISECONDS)
@@ -67,81 +76,135 @@ class LiveLayers(QObject):
         """
         if not order.watchable:
             return None
-        path = self._folder / f"rest-live-{next(self._numbers)}.vrt"
-        return _Listener(self, order, LiveRaster(path, order.scene, order.classes, order.window))
+        number = next(self._numbers)
+        if order.preview:
+            self._newest_preview = number
+        return _Listener(self, order, self._folder, number)
 
     def close(self) -> None:
-        """Forget every running job: its layer and its files go. May be called twice."""
+        """Forget every running job and the preview: their layers and files go. May be called twice."""
         self._closed = True
         self._main.close()
         self._timer.stop()
         for listener in list(self._shown):
             self._drop(listener)
+        self._remove_preview()
 
     def _show(self, listener: _Listener) -> None:
-        if self._closed:
-            _delete(listener.raster)
-            return
         order = listener.order
-        layer = QgsRasterLayer(str(listener.raster.path), order.title, "gdal")
-        if not layer.isValid() or not layer.loadNamedStyle(style_path("class_map.qml"))[1]:
-            self.trouble.emit(
-                self.tr("The growing result of “{0}” cannot be shown; the job goes on.").format(order.title)
-            )
-            _delete(listener.raster)
+        if self._closed or self._is_replaced(listener):
+            _delete(listener.rasters.values())
             return
-        layer.setRenderer(_class_renderer(layer, order.classes))
-        layer.setCustomProperty(JOB_PROPERTY, listener.job_id)
-        insert_in_group(QgsProject.instance(), layer, order.scene)
-        self._shown[listener] = _Shown(layer)
+        layers = {}
+        for product, raster in listener.rasters.items():
+            layer = QgsRasterLayer(str(raster.path), "", "gdal")
+            if not layer.isValid() or not _style(layer, product, order.classes):
+                text = self.tr("The growing result of “{0}” cannot be shown; the job goes on.")
+                self.trouble.emit(text.format(order.title))
+                _delete(listener.rasters.values())
+                return
+            layers[product] = layer
+        if order.preview:
+            self._remove_preview()
+        above = None
+        for product, layer in layers.items():
+            self._add(layer, listener, product, above)
+            above = layer
+        self._shown[listener] = {product: _Shown(layer) for product, layer in layers.items()}
         self._timer.start()
+
+    def _add(
+        self, layer: QgsRasterLayer, listener: _Listener, product: str, above: QgsRasterLayer | None
+    ) -> None:
+        """Put a layer on the map, below another one of its job."""
+        order, project = listener.order, QgsProject.instance()
+        layer.setName(unused_name(project, product_title(order.title, product)))
+        layer.setCustomProperty(JOB_PROPERTY, listener.job_id)
+        layer.setCustomProperty(PRODUCT_PROPERTY, product)
+        if order.preview and product == "classes":
+            self._preview = layer
+            files = list(_files_of(order))
+            layer.willBeDeleted.connect(lambda: _unlink(files))
+        insert_in_group(project, layer, order.scene, above)
 
     def _refresh(self) -> None:
         # A repaint while the canvas still draws would restart the drawing and never end it.
         if self._canvas.isDrawing():
             return
-        for listener, shown in self._shown.items():
-            rows = listener.raster.rows_written
-            if rows != shown.rows and not sip.isdeleted(shown.layer):
-                shown.rows = rows
-                shown.layer.dataProvider().reloadData()
-                shown.layer.triggerRepaint()
+        for listener, products in self._shown.items():
+            for product, shown in products.items():
+                rows = listener.rasters[product].rows_written
+                if rows != shown.rows and not sip.isdeleted(shown.layer):
+                    shown.rows = rows
+                    shown.layer.dataProvider().reloadData()
+                    shown.layer.triggerRepaint()
 
     def _complete(self, listener: _Listener, output: str) -> None:
-        shown = self._shown.pop(listener, None)
         order = listener.order
-        layer = None
-        if shown is None and order.keep_layer:
-            layer = QgsRasterLayer(output, order.title, "gdal")  # styled by the QML beside it
-            layer.setCustomProperty(JOB_PROPERTY, listener.job_id)
-            insert_in_group(QgsProject.instance(), layer, order.scene)
-        elif shown is not None and not sip.isdeleted(shown.layer):
-            layer = shown.layer
-            if order.keep_layer:
-                options = QgsDataProvider.ProviderOptions()
-                options.transformContext = QgsProject.instance().transformContext()
-                layer.setDataSource(output, layer.name(), "gdal", options, False)
-                layer.triggerRepaint()
+        if self._is_replaced(listener):
+            self._drop(listener)
+            return
+        if order.preview and listener not in self._shown:
+            self._remove_preview()
+        all_shown = self._shown.pop(listener, {})
+        outputs = {"classes": output, "confidence": order.confidence, "probabilities": order.probabilities}
+        layers: dict[str, QgsRasterLayer] = {}
+        for product, path in outputs.items():
+            if not path:
+                continue
+            shown = all_shown.get(product)
+            if shown is not None:
+                layer = self._settle(shown.layer, product, path, order.keep_layer)
             else:
-                QgsProject.instance().removeMapLayer(layer.id())
-                layer = None
+                layer = QgsRasterLayer(path, "", "gdal") if order.keep_layer else None
+                if layer is not None:  # styled by the QML beside it
+                    self._add(layer, listener, product, next(reversed(list(layers.values())), None))
+            if layer is not None:
+                layers[product] = layer
         self._finish(listener)
-        self.finished.emit(order, layer.id() if layer is not None else "")
+        if order.preview and not layers:
+            _unlink(_files_of(order))
+        self.finished.emit(order, layers["classes"].id() if "classes" in layers else "")
+
+    def _settle(self, layer: QgsRasterLayer, product: str, path: str, keep: bool) -> QgsRasterLayer | None:
+        """Have a live layer show the finished file, or remove it; None where there is none any more."""
+        if sip.isdeleted(layer):
+            return None
+        if not keep:
+            QgsProject.instance().removeMapLayer(layer.id())
+            return None
+        options = QgsDataProvider.ProviderOptions()
+        options.transformContext = QgsProject.instance().transformContext()
+        layer.setDataSource(path, layer.name(), "gdal", options, False)
+        if product != "classes":  # whose legend the layer has, as the user may have changed it
+            layer.loadDefaultStyle()
+        layer.triggerRepaint()
+        return layer
 
     def _drop(self, listener: _Listener) -> None:
-        shown = self._shown.pop(listener, None)
-        if shown is not None and not sip.isdeleted(shown.layer):
-            QgsProject.instance().removeMapLayer(shown.layer.id())
+        for shown in self._shown.pop(listener, {}).values():
+            if not sip.isdeleted(shown.layer):
+                QgsProject.instance().removeMapLayer(shown.layer.id())
         self._finish(listener)
+        if listener.order.preview:
+            _unlink(_files_of(listener.order))
 
     def _finish(self, listener: _Listener) -> None:
         if not self._shown:
             self._timer.stop()
-        _delete(listener.raster)
+        _delete(listener.rasters.values())
+
+    def _is_replaced(self, listener: _Listener) -> bool:
+        return listener.order.preview and listener.number < self._newest_preview
+
+    def _remove_preview(self) -> None:
+        layer, self._preview = self._preview, None
+        if layer is not None and not sip.isdeleted(layer):
+            QgsProject.instance().removeMapLayer(layer.id())
 
 
 class _Shown:
-    """What the main thread keeps of a job: its layer and how much of it was drawn."""
+    """What the main thread keeps of a live layer: the layer and how much of it was drawn."""
 
     def __init__(self, layer: QgsRasterLayer) -> None:
         self.layer = layer
@@ -149,12 +212,18 @@ class _Shown:
 
 
 class _Listener:
-    """Writes one job's rows; its public methods run on the client's thread, the constructor on any."""
+    """Writes one job's rows; its public methods run on the client's thread, the constructor on any.
 
-    def __init__(self, owner: LiveLayers, order: Any, raster: LiveRaster) -> None:
+    Attributes:
+        rasters: The live rasters by product, the topmost layer's first; empty until their window is known.
+    """
+
+    def __init__(self, owner: LiveLayers, order: Any, folder: Path, number: int) -> None:
         self.order = order
-        self.raster = raster
+        self.number = number
+        self.rasters: dict[str, LiveRaster] = {}
         self.job_id = ""
+        self._folder = folder
         self._owner = owner
         self._alive = False  # the job runs and its rows can be written
         self._lock = threading.Lock()  # of that, and of the order of signals
@@ -162,16 +231,19 @@ class _Listener:
     def submitted(self, job: Any) -> None:
         self.job_id = job.id
         self._alive = True
-        if self._attempt(self.raster.create):
-            threading.Thread(target=self._fill, name="rest-live-fill", daemon=True).start()
+        if self.order.window is not None or not self.order.aoi:
+            self._begin(self.order.window)
 
     def progress(self, job: Any, progress: Any) -> None:
         pass
 
     def rows(self, job: Any, rows: Any) -> None:
-        if self._alive:
+        if self._alive and not self.rasters:  # the box around an area is known to the daemon alone
+            self._begin((rows.column, rows.row, rows.width, 0))
+        raster = self.rasters.get(rows.product)
+        if self._alive and raster is not None:
             window = (rows.column, rows.row, rows.width, rows.height)
-            self._attempt(lambda: self.raster.write(window, rows.values))
+            self._attempt(lambda: raster.write(window, rows.values))
 
     def done(self, job: Any, done: Any) -> None:
         self._end()
@@ -181,19 +253,35 @@ class _Listener:
         self._end()
         self._post(lambda owner: owner._drop(self))
 
+    def _begin(self, window: tuple[int, int, int, int] | None) -> None:
+        order = self.order
+        if not Path(order.scene).exists():  # a copy, deleted with its job: only the finished result comes
+            self._alive = False
+            return
+        products = {"classes": order.classes}
+        if order.confidence:
+            products["confidence"] = None
+        for product, classes in products.items():
+            path = self._folder / f"rest-live-{self.number}-{product}.vrt"
+            self.rasters[product] = LiveRaster(path, order.scene, classes, window)
+        if all(self._attempt(raster.create) for raster in self.rasters.values()):
+            threading.Thread(target=self._fill, name="rest-live-fill", daemon=True).start()
+
     def _fill(self) -> None:
-        """On a thread of its own: ask for the layer once every pixel is written, unless the job ended."""
-        whole = self._attempt(self.raster.fill)
+        """On a thread of its own: ask for the layers once every pixel is written, unless the job ended."""
+        whole = all(self._attempt(raster.fill) for raster in self.rasters.values())
         with self._lock:
             if whole and self._alive:
                 self._post(lambda owner: owner._show(self))
                 return
-        self.raster.discard()
+        for raster in self.rasters.values():
+            raster.discard()
 
     def _end(self) -> None:
         with self._lock:
             self._alive = False
-        self.raster.close()
+        for raster in self.rasters.values():
+            raster.close()
 
     def _post(self, call: Callable[[LiveLayers], None]) -> None:
         """Have the main thread call ``call`` with the layers' owner."""
@@ -215,6 +303,26 @@ class _Listener:
             return False
 
 
+def _style(layer: QgsRasterLayer, product: str, classes: Any) -> bool:
+    """Give a live layer its looks until the finished file's own; False where that is impossible."""
+    if product == "classes":
+        loaded = layer.loadNamedStyle(style_path("class_map.qml"))[1]
+        if loaded:
+            layer.setRenderer(_class_renderer(layer, classes))
+        return loaded
+    provider = layer.dataProvider()
+    stretch = QgsContrastEnhancement(provider.dataType(1))
+    stretch.setMinimumValue(0.0)
+    stretch.setMaximumValue(1.0)
+    stretch.setContrastEnhancementAlgorithm(
+        QgsContrastEnhancement.ContrastEnhancementAlgorithm.StretchToMinimumMaximum
+    )
+    renderer = QgsSingleBandGrayRenderer(provider, 1)
+    renderer.setContrastEnhancement(stretch)
+    layer.setRenderer(renderer)
+    return True
+
+
 def _class_renderer(layer: QgsRasterLayer, classes: Any) -> QgsPalettedRasterRenderer:
     # The base style has no classes, and a renderer takes them only when it is made.
     entries = [
@@ -225,6 +333,31 @@ def _class_renderer(layer: QgsRasterLayer, classes: Any) -> QgsPalettedRasterRen
     return renderer
 
 
-def _delete(raster: LiveRaster) -> None:
-    """Delete a live raster's files on a thread of its own: a large file takes a while."""
-    threading.Thread(target=raster.discard, name="rest-live-delete", daemon=True).start()
+def _delete(rasters: Iterable[LiveRaster]) -> None:
+    """Delete the files of live rasters on a thread of its own: a large file takes a while."""
+    kept = list(rasters)
+
+    def discard() -> None:
+        for raster in kept:
+            raster.discard()
+
+    threading.Thread(target=discard, name="rest-live-delete", daemon=True).start()
+
+
+def _files_of(order: Any) -> Iterable[Path]:
+    """Everything a finished job leaves on the disk."""
+    for output in (order.output, order.confidence, order.probabilities):
+        if output:
+            yield from (Path(output), Path(f"{output}.aux.xml"), Path(output).with_suffix(".qml"))
+
+
+def _unlink(files: Iterable[Path]) -> None:
+    """Delete the files of a preview on a thread of its own; those in use stay in the temporary folder."""
+    kept = list(files)
+
+    def unlink() -> None:
+        for file in kept:
+            with suppress(OSError):
+                file.unlink()
+
+    threading.Thread(target=unlink, name="rest-preview-delete", daemon=True).start()

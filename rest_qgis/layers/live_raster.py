@@ -1,4 +1,4 @@
-"""The file behind a live layer: raw class rows and a VRT that describes them.
+"""The file behind a live layer: raw rows of classes or scores, and a VRT that describes them.
 
 A VRT over a flat raw file is the quickest source QGIS can read again and again
 while it grows. Nothing here runs on QGIS's main thread: rows are written on the
@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol
 from osgeo import gdal, osr
 
 NODATA = 255
+FULL_SCORE = 254  # what stands for 1
 SPARE_BYTES = 500_000_000  # of the disk that a live raster leaves to everybody else
 _FILL = bytes([NODATA]) * (4 * 1024 * 1024)
 
@@ -32,7 +33,7 @@ class MapClass(Protocol):
 
 
 class LiveRaster:
-    """A class map on disk that is complete as soon as it can be opened and fills in by rows.
+    """A map on disk that is complete as soon as it can be opened and fills in by rows.
 
     :meth:`create`, then :meth:`fill` on a thread of its own, at the end of which
     the VRT appears; :meth:`write` may be called from :meth:`create` on.
@@ -46,7 +47,7 @@ class LiveRaster:
         self,
         path: Path,
         scene: str,
-        classes: Sequence[MapClass],
+        classes: Sequence[MapClass] | None,
         window: tuple[int, int, int, int] | None = None,
     ) -> None:
         """Describe the raster; nothing is written before :meth:`create`.
@@ -54,8 +55,9 @@ class LiveRaster:
         Args:
             path: Where the VRT goes; the raw file lies beside it.
             scene: File whose grid and coordinate system the map shares.
-            classes: The map's classes.
-            window: Column, row, width and height in the scene's pixels; None is all of it.
+            classes: The map's classes; None for scores, where 0 to 254 stand for 0 to 1.
+            window: Column, row, width and height in the scene's pixels; None is all of it, a height of 0
+                all rows down to the scene's last.
         """
         self.path = path
         self.rows_written = 0
@@ -79,7 +81,8 @@ class LiveRaster:
             scene = gdal.Open(self._scene)
             if scene is None:
                 raise OSError(f"{self._scene} cannot be opened as a raster")
-            self._window = self._window or (0, 0, scene.RasterXSize, scene.RasterYSize)
+            left, top, width, height = self._window or (0, 0, scene.RasterXSize, scene.RasterYSize)
+            self._window = (left, top, width, height or scene.RasterYSize - top)
             self._transform = scene.GetGeoTransform(can_return_null=True)
             self._reference = scene.GetSpatialRef()
             size = self._window[2] * self._window[3]
@@ -123,7 +126,7 @@ class LiveRaster:
 
         Args:
             window: Column, row, width and height in the scene's pixels.
-            values: uint8, ``height * width`` class ids row by row.
+            values: uint8, ``height * width`` class ids or scores row by row.
 
         Raises:
             ValueError: The rows lie outside the map or are not as long as they say.
@@ -164,7 +167,7 @@ class LiveRaster:
         else:
             for line in range(height):
                 start = line * width
-                _write_at(self._raw, (row + line) * map_width + column, values[start:start + width])
+                _write_at(self._raw, (row + line) * map_width + column, values[start : start + width])
         self._initialised = max(self._initialised, end)
         self.rows_written += 1
 
@@ -204,21 +207,28 @@ class LiveRaster:
             description.SetSpatialRef(self._reference)
 
         band = description.GetRasterBand(1)
-        colors = gdal.ColorTable()
-        names = [""] * (max((entry.id for entry in self._classes), default=-1) + 1)
-        for entry in self._classes:
-            red, green, blue = bytes.fromhex(entry.color.lstrip("#"))
-            colors.SetColorEntry(entry.id, (red, green, blue, 255))
-            names[entry.id] = entry.name
         band.SetNoDataValue(NODATA)
-        band.SetColorTable(colors)
-        band.SetColorInterpretation(gdal.GCI_PaletteIndex)
-        band.SetCategoryNames(names)
+        if self._classes is None:
+            band.SetScale(1 / FULL_SCORE)
+        else:
+            _name_classes(band, self._classes)
         description.FlushCache()
+
+
+def _name_classes(band: gdal.Band, classes: Sequence[MapClass]) -> None:
+    colors = gdal.ColorTable()
+    names = [""] * (max((entry.id for entry in classes), default=-1) + 1)
+    for entry in classes:
+        red, green, blue = bytes.fromhex(entry.color.lstrip("#"))
+        colors.SetColorEntry(entry.id, (red, green, blue, 255))
+        names[entry.id] = entry.name
+    band.SetColorTable(colors)
+    band.SetColorInterpretation(gdal.GCI_PaletteIndex)
+    band.SetCategoryNames(names)
 
 
 def _write_at(raw: BinaryIO, offset: int, values: bytes) -> None:
     raw.seek(offset)
     view = memoryview(values)
     while view:
-        view = view[raw.write(view):]
+        view = view[raw.write(view) :]

@@ -31,10 +31,9 @@ from qgis.core import (
     QgsWkbTypes,
 )
 from qgis.PyQt.QtCore import QCoreApplication
-from qgis.PyQt.QtGui import QTransform
 
 from rest_qgis.processing.errors import AreaError, RunError
-from rest_qgis.processing.scene import Placement, opened
+from rest_qgis.processing.scene import Placement
 
 FILE_NAME = "area.gpkg"
 
@@ -127,10 +126,10 @@ class Area:
             AreaError: There are no polygons, they cannot be placed on the scene, or the disk fails.
             RunError: ``E_CANCELLED``.
         """
-        bring, label = self._way_to(scene, context)
+        transform, label = self._way_to(scene, context)
         path, unfinished = folder / FILE_NAME, folder / f".{FILE_NAME}"
         try:
-            self._write(unfinished, bring, label, context, feedback)
+            self._write(unfinished, transform, label, context, feedback)
             unfinished.replace(path)
         except OSError as error:
             message = _tr("The area cannot be written to {0}: {1}.").format(folder, error.strerror or error)
@@ -143,9 +142,11 @@ class Area:
 
     def _way_to(
         self, scene: Placement, context: QgsCoordinateTransformContext
-    ) -> tuple[Callable[[QgsGeometry], None], QgsCoordinateReferenceSystem]:
-        """How polygons get from where QGIS shows the scene to where its file lies, and their label."""
-        flipped = opened(scene.path).GetGeoTransform(can_return_null=True) is None
+    ) -> tuple[QgsCoordinateTransform, QgsCoordinateReferenceSystem]:
+        """How polygons get to where the daemon sees the scene, and what they are labelled with.
+
+        They stay as they are, unless QGIS shows the scene elsewhere than its file says.
+        """
         if not self.crs.isValid() and scene.shown.isValid():
             message = _tr("The area has no coordinate system, but the scene has one: set that of the area.")
             raise AreaError("E_AOI_CRS", message)
@@ -153,18 +154,12 @@ class Area:
         transform = QgsCoordinateTransform()
         if not as_shown and scene.shown.isValid():
             transform = QgsCoordinateTransform(self.crs, scene.shown, context)
-
-        def bring(geometry: QgsGeometry) -> None:
-            geometry.transform(transform)
-            if flipped:  # QGIS shows such a scene with rows running down from 0
-                geometry.get().transform(QTransform.fromScale(1.0, -1.0))
-
-        return bring, self.crs if as_shown else scene.stored
+        return transform, self.crs if as_shown else scene.stored
 
     def _write(
         self,
         path: Path,
-        bring: Callable[[QgsGeometry], None],
+        transform: QgsCoordinateTransform,
         label: QgsCoordinateReferenceSystem,
         context: QgsCoordinateTransformContext,
         feedback: Any,
@@ -180,7 +175,7 @@ class Area:
                 if feedback is not None and feedback.isCanceled():
                     raise RunError("E_CANCELLED", _tr("Cancelled while the area was being written."))
                 for polygon in _polygons(geometry):
-                    bring(polygon)
+                    polygon.transform(transform)
                     feature = QgsFeature()
                     feature.setGeometry(polygon)
                     if not writer.addFeature(feature):

@@ -6,6 +6,7 @@ import queue
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 from qgis.core import QgsProcessingFeedback
@@ -32,9 +33,13 @@ class JobRun:
 
     The listener's methods run on the client's thread and only queue what they
     hear; :meth:`segment` reads the queue on the caller's thread.
+
+    Attributes:
+        job_id: The daemon's id of the job, empty until it has taken the job.
     """
 
     def __init__(self, desk: JobDesk, feedback: QgsProcessingFeedback) -> None:
+        self.job_id = ""
         self._desk = desk
         self._feedback = feedback
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -52,6 +57,14 @@ class JobRun:
             kind, value = self._next(_give_up)
             if kind == "models":
                 return value
+
+    def inbox(self, key: str) -> Path:
+        """Return the folder for files of a job's own, made where missing.
+
+        Raises:
+            RunError: It cannot be made.
+        """
+        return self._attempt(lambda: self._desk.inbox(key))
 
     def segment(self, order: Order) -> Result:
         """Run the job and wait for its end.
@@ -90,6 +103,7 @@ class JobRun:
 
     def submitted(self, job: Any) -> None:
         """Queue that the daemon took the job."""
+        self.job_id = job.id
         self._events.put(("submitted", job.id))
 
     def progress(self, job: Any, progress: Any) -> None:
@@ -127,6 +141,9 @@ class JobRun:
             try:
                 kind, value = self._events.get(timeout=POLL_SECONDS)
             except queue.Empty:
+                continue
+            except KeyboardInterrupt:  # Ctrl-C in a script; qgis_process itself cancels its feedback
+                self._feedback.cancel()
                 continue
             if kind == "failed":
                 raise RunError(*value)

@@ -1,40 +1,50 @@
-"""The algorithm ``rest:segment``: one seamless class map of a whole scene."""
+"""The algorithm ``rest:segment``: one seamless class map of a scene, or of a part of it."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from qgis.core import (
     Qgis,
-    QgsMapLayer,
+    QgsProcessing,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
-    QgsProcessingLayerPostProcessorInterface,
+    QgsProcessingMultiStepFeedback,
     QgsProcessingOutputNumber,
     QgsProcessingOutputString,
+    QgsProcessingParameterBand,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
+    QgsProcessingParameterFeatureSource,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterString,
+    QgsReferencedRectangle,
 )
 from qgis.PyQt.QtCore import QCoreApplication, QThread
 from qgis.PyQt.QtGui import QIcon
 
+from rest_qgis.layers.names import JOB_PROPERTY, PRODUCT_PROPERTY, product_title
+from rest_qgis.processing.area import Area
 from rest_qgis.processing.desk import JobDesk, Order
-from rest_qgis.processing.errors import OrderError, SceneError
+from rest_qgis.processing.errors import OrderError
+from rest_qgis.processing.handover import Handover
 from rest_qgis.processing.models import DEFAULT_MODEL, choose_model
-from rest_qgis.processing.run import JobRun
-from rest_qgis.processing.scene import scene_path, scene_window
+from rest_qgis.processing.run import JobRun, Result
+from rest_qgis.processing.segment_help import ABOUT, OUTPUTS, PARAMETERS
+from rest_qgis.processing.styler import ResultStyler
 from rest_qgis.resources import icon_path
 
 HELP_URL = "https://github.com/rest-for-qgis/rest-for-qgis#readme"
+ABANDON_SECONDS = 60  # after the death of a qgis_process its job is cancelled
 _DEVICES = ["auto", "cpu", *(f"cuda:{number}" for number in range(8))]
 
 
@@ -43,10 +53,15 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
 
     INPUT = "INPUT"
     MODEL = "MODEL"
+    BANDS = "BANDS"
+    AOI = "AOI"
     EXTENT = "EXTENT"
     MEMORY = "MEMORY"
     DEVICE = "DEVICE"
+    RESOLUTION = "RESOLUTION"
     OUTPUT = "OUTPUT"
+    CONFIDENCE = "CONFIDENCE"
+    PROBABILITIES = "PROBABILITIES"
     JOB_ID = "JOB_ID"
     SECONDS = "SECONDS"
     VALID_PIXELS = "VALID_PIXELS"
@@ -54,11 +69,9 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
     def __init__(self, desk: JobDesk) -> None:
         super().__init__()
         self._desk = desk
-        self._scene = ""
         self._layer_name = ""
-        self._window: Any = None
-        self._order: Order | None = None
-        self._output = ""  # as given, which is how the context knows it
+        self._handover: Handover | None = None
+        self._outputs: dict[str, str] = {}  # by product; as given, which is how the context knows them
         self._job_id = ""
 
     # --- description --------------------------------------------------------------
@@ -98,10 +111,10 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
 
     def shortHelpString(self) -> str:
         """Return the help beside the dialog: what it does, then every parameter and output."""
-        lines = [f"<p>{self.tr(_ABOUT)}</p>", f"<h3>{self.tr('Parameters')}</h3>"]
-        lines += [f"<p><b>{self.tr(title)}</b>: {self.tr(text)}</p>" for title, text in _PARAMETERS.values()]
+        lines = [f"<p>{self.tr(ABOUT)}</p>", f"<h3>{self.tr('Parameters')}</h3>"]
+        lines += [f"<p><b>{self.tr(title)}</b>: {self.tr(text)}</p>" for title, text in PARAMETERS.values()]
         lines.append(f"<h3>{self.tr('Outputs')}</h3>")
-        lines += [f"<p><b>{self.tr(title)}</b>: {self.tr(text)}</p>" for title, text in _OUTPUTS.values()]
+        lines += [f"<p><b>{self.tr(title)}</b>: {self.tr(text)}</p>" for title, text in OUTPUTS.values()]
         return "".join(lines)
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
@@ -111,32 +124,43 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         model.setMetadata(
             {"widget_wrapper": {"class": "rest_qgis.processing.model_widget.ModelWidgetWrapper"}}
         )
-        memory = QgsProcessingParameterNumber(
-            self.MEMORY,
-            self._title(self.MEMORY),
-            QgsProcessingParameterNumber.Type.Double,
-            optional=True,
-            minValue=0.25,
-        )
         device = QgsProcessingParameterEnum(
             self.DEVICE, self._title(self.DEVICE), _DEVICES, defaultValue="auto", usesStaticStrings=True
         )
-        for parameter in (memory, device):
+        memory = self._number(self.MEMORY, minimum=0.25)
+        resolution = self._number(self.RESOLUTION, minimum=0.001)
+        for parameter in (memory, device, resolution):
             parameter.setFlags(parameter.flags() | _advanced_flag())
         for parameter in (
             QgsProcessingParameterRasterLayer(self.INPUT, self._title(self.INPUT)),
             model,
+            QgsProcessingParameterBand(
+                self.BANDS,
+                self._title(self.BANDS),
+                parentLayerParameterName=self.INPUT,
+                optional=True,
+                allowMultiple=True,
+            ),
+            QgsProcessingParameterFeatureSource(
+                self.AOI, self._title(self.AOI), [_polygon_source()], optional=True
+            ),
             QgsProcessingParameterExtent(self.EXTENT, self._title(self.EXTENT), optional=True),
             memory,
             device,
+            resolution,
             QgsProcessingParameterRasterDestination(self.OUTPUT, self._title(self.OUTPUT)),
+            *(
+                QgsProcessingParameterRasterDestination(
+                    name, self._title(name), optional=True, createByDefault=False
+                )
+                for name in (self.CONFIDENCE, self.PROBABILITIES)
+            ),
         ):
-            if parameter.name() in _PARAMETERS:
-                parameter.setHelp(self.tr(_PARAMETERS[parameter.name()][1]))
+            parameter.setHelp(self.tr(PARAMETERS[parameter.name()][1]))
             declared = self.addParameter(parameter)
             if not declared:
                 raise RuntimeError(f"QGIS refused the parameter {parameter.name()}")
-        for name, (title, _) in _OUTPUTS.items():
+        for name, (title, _) in OUTPUTS.items():
             text = name in (self.JOB_ID, self.DEVICE)
             kind = QgsProcessingOutputString if text else QgsProcessingOutputNumber
             declared = self.addOutput(kind(name, self.tr(title)))
@@ -168,20 +192,26 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
     def prepareAlgorithm(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> bool:
-        """Resolve the layer while on the thread it lives on."""
+        """Take what is needed of the layers while on the thread they live on."""
         layer = self.parameterAsRasterLayer(parameters, self.INPUT, context)
         if layer is None:
             raise QgsProcessingException(self.invalidRasterError(parameters, self.INPUT))
+        self._layer_name = layer.name()
+        extent = None
+        box = self.parameterAsExtent(parameters, self.EXTENT, context)
+        if not box.isNull() and not box.isEmpty():
+            crs = self.parameterAsExtentCrs(parameters, self.EXTENT, context)
+            extent = QgsReferencedRectangle(box, crs)
+        area = None
         try:
-            self._scene = scene_path(layer)
-            self._layer_name = layer.name()
-            extent = self.parameterAsExtent(parameters, self.EXTENT, context)
-            if not extent.isNull() and not extent.isEmpty():
-                extent_crs = self.parameterAsExtentCrs(parameters, self.EXTENT, context)
-                self._window = scene_window(
-                    self._scene, layer.crs(), extent, extent_crs, context.transformContext()
-                )
-        except SceneError as error:
+            if parameters.get(self.AOI) is not None:
+                source = self.parameterAsSource(parameters, self.AOI, context)
+                if source is None:
+                    raise QgsProcessingException(self.invalidSourceError(parameters, self.AOI))
+                area = Area.of_source(source)
+            resolution = self._value(parameters, self.RESOLUTION, context)
+            self._handover = Handover(layer, extent, area, resolution)
+        except OrderError as error:
             raise QgsProcessingException(str(error)) from error
         return True
 
@@ -189,38 +219,45 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
         """Run the job and wait for it; a cancel is looked for every 100 ms."""
-        self._output = output = self.parameterAsOutputLayer(parameters, self.OUTPUT, context)
-        model_name = self.parameterAsString(parameters, self.MODEL, context).strip()
-        memory = 0.0
-        if parameters.get(self.MEMORY) is not None:
-            memory = self.parameterAsDouble(parameters, self.MEMORY, context)
-        # On the main thread (a script that waits) nothing could be drawn before the end.
-        watchable = QThread.currentThread() is not QCoreApplication.instance().thread()
+        destinations = {
+            "classes": self.OUTPUT,
+            "confidence": self.CONFIDENCE,
+            "probabilities": self.PROBABILITIES,
+        }
+        for product, name in destinations.items():
+            self._outputs[product] = self.parameterAsOutputLayer(parameters, name, context)
+        paths = {
+            product: str(Path(output).absolute()) if output else ""
+            for product, output in self._outputs.items()
+        }
+        order = Order(
+            scene="",
+            model=self.parameterAsString(parameters, self.MODEL, context).strip(),
+            output=paths["classes"],
+            classes=(),
+            title=self._layer_name,
+            device=self.parameterAsEnumString(parameters, self.DEVICE, context) or "auto",
+            memory_bytes=round(self._value(parameters, self.MEMORY, context) * 1e9),
+            keep_layer=context.willLoadLayerOnCompletion(self._outputs["classes"]),
+            # On the main thread (a script that waits) nothing could be drawn before the end.
+            watchable=QThread.currentThread() is not QCoreApplication.instance().thread(),
+            bands=tuple(self.parameterAsInts(parameters, self.BANDS, context))
+            if parameters.get(self.BANDS) is not None
+            else (),
+            confidence=paths["confidence"],
+            probabilities=paths["probabilities"],
+            abandon_seconds=0 if self._desk.keep_engine else ABANDON_SECONDS,
+        )
         try:
             with self._desk.session():
-                run = JobRun(self._desk, feedback)
-                model = choose_model(model_name, run.models())
-                self._order = Order(
-                    scene=self._scene,
-                    model=model.id,
-                    output=str(Path(output).absolute()),
-                    classes=model.classes,
-                    title=f"{self._layer_name} – {model.name}",
-                    window=self._window,
-                    device=self.parameterAsEnumString(parameters, self.DEVICE, context) or "auto",
-                    memory_bytes=round(memory * 1e9),
-                    keep_layer=context.willLoadLayerOnCompletion(output),
-                    watchable=watchable,
-                )
-                feedback.pushInfo(self.tr("Scene: {0}").format(self._scene))
-                feedback.pushInfo(self.tr("Model: {0} ({1})").format(model.name, model.id))
-                result = run.segment(self._order)
+                order, result = self._run(order, feedback)
         except OrderError as error:
             raise QgsProcessingException(str(error)) from error
         self._job_id = result.job_id
-        self._style(output, context)
+        for product, output in self._outputs.items():
+            self._style(output, product_title(order.title, product), context)
         return {
-            self.OUTPUT: output,
+            **{name: self._outputs[product] for product, name in destinations.items() if paths[product]},
             self.JOB_ID: result.job_id,
             self.DEVICE: str(result.summary.get("device", "")),
             self.SECONDS: float(result.summary.get("seconds", 0.0)),
@@ -230,59 +267,93 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
     def postProcessAlgorithm(
         self, context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
-        """Where the live layer of this job shows the result already, load no second one."""
+        """Where live layers of this job show its results already, load no second ones."""
         project = context.project()
-        if project is not None and self._order is not None:
-            shown = any(
-                layer.customProperty("rest/job") == self._job_id  # set by the job observer
-                for layer in project.mapLayers().values()
-            )
-            if shown:
-                waiting = context.layersToLoadOnCompletion()
-                waiting.pop(self._output, None)
-                context.setLayersToLoadOnCompletion(waiting)
+        if project is None or not self._job_id:
+            return {}
+        waiting = context.layersToLoadOnCompletion()
+        for layer in list(project.mapLayers().values()):
+            if layer.customProperty(JOB_PROPERTY) != self._job_id:  # set by the job observer
+                continue
+            output = self._outputs.get(layer.customProperty(PRODUCT_PROPERTY), "")
+            if waiting.pop(output, None) is None:
+                project.removeMapLayer(layer.id())  # watched while it grew, not wanted afterwards
+        context.setLayersToLoadOnCompletion(waiting)
         return {}
 
     def tr(self, text: str) -> str:
         """Translate a text of this algorithm."""
         return QCoreApplication.translate("SegmentAlgorithm", text)
 
-    def _title(self, parameter: str) -> str:
-        return self.tr(_PARAMETERS[parameter][0])
+    def _run(self, order: Order, feedback: QgsProcessingFeedback) -> tuple[Order, Result]:
+        handover = self._handover
+        if handover is None:
+            raise RuntimeError("prepareAlgorithm() did not run")
+        steps = QgsProcessingMultiStepFeedback(2 if handover.copies else 1, feedback)
+        run = JobRun(self._desk, steps)
+        model = choose_model(order.model, run.models())
+        steps.pushInfo(self.tr("Model: {0} ({1})").format(model.name, model.id))
+        folders: list[Path] = []
 
-    def _style(self, output: str, context: QgsProcessingContext) -> None:
-        if self._order is None or not context.willLoadLayerOnCompletion(output):
+        def own_folder() -> Path:
+            if not folders:
+                folders.append(run.inbox(order.key))
+            return folders[0]
+
+        try:
+            handover.expected_resolution = model.resolution[0] if model.resolution else 0.0
+            if handover.copies:
+                steps.pushInfo(self.tr("Copying “{0}”, which is no file").format(self._layer_name))
+            handed = handover.write(own_folder, steps)
+            for note in handed.notes:
+                steps.pushWarning(note)
+            if handover.copies:
+                steps.setCurrentStep(1)
+            steps.pushInfo(self.tr("Scene: {0}").format(handed.scene))
+            order = replace(
+                order,
+                scene=handed.scene,
+                model=model.id,
+                classes=model.classes,
+                title=f"{self._layer_name} – {model.name}",
+                window=handed.window,
+                aoi=handed.aoi,
+                resolution_m=handed.resolution_m,
+            )
+            return order, run.segment(order)
+        finally:
+            if not run.job_id:  # the daemon deletes only what belongs to a job
+                for folder in folders:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _title(self, parameter: str) -> str:
+        return self.tr(PARAMETERS[parameter][0])
+
+    def _number(self, name: str, minimum: float) -> QgsProcessingParameterNumber:
+        kind = QgsProcessingParameterNumber.Type.Double
+        return QgsProcessingParameterNumber(name, self._title(name), kind, optional=True, minValue=minimum)
+
+    def _value(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> float:
+        """A number, 0 where none was given."""
+        given = parameters.get(name) is not None
+        return self.parameterAsDouble(parameters, name, context) if given else 0.0
+
+    def _style(self, output: str, title: str, context: QgsProcessingContext) -> None:
+        if not output or not context.willLoadLayerOnCompletion(output):
             return
         details = context.layerToLoadOnCompletionDetails(output)
-        details.name = self._order.title
+        details.name = title
         if hasattr(details, "groupName"):  # since QGIS 3.32
             details.groupName = "REST"
-        details.setPostProcessor(ResultStyler.keep(output, self._order.title))
+        details.setPostProcessor(ResultStyler.keep(output, title))
 
 
-class ResultStyler(QgsProcessingLayerPostProcessorInterface):
-    """Gives a loaded result its name and the style that lies beside it."""
-
-    _kept: dict[str, ResultStyler] = {}  # QGIS holds no reference of its own
-
-    def __init__(self, output: str, title: str) -> None:
-        super().__init__()
-        self._output = output
-        self._title = title
-
-    @classmethod
-    def keep(cls, output: str, title: str) -> ResultStyler:
-        """Make a styler that lives until the result is loaded."""
-        cls._kept[output] = cls(output, title)
-        return cls._kept[output]
-
-    def postProcessLayer(
-        self, layer: QgsMapLayer, context: QgsProcessingContext, feedback: QgsProcessingFeedback
-    ) -> None:
-        """Style and name the layer; on the main thread."""
-        layer.loadDefaultStyle()
-        layer.setName(self._title)
-        self._kept.pop(self._output, None)
+def _polygon_source() -> Any:
+    """The kind "polygons", which moved to :class:`Qgis` in QGIS 3.36."""
+    try:
+        return Qgis.ProcessingSourceType.VectorPolygon
+    except AttributeError:
+        return QgsProcessing.SourceType.TypeVectorPolygon
 
 
 def _advanced_flag() -> Any:
@@ -291,44 +362,3 @@ def _advanced_flag() -> Any:
         return Qgis.ProcessingParameterFlag.Advanced
     except AttributeError:
         return QgsProcessingParameterDefinition.Flag.FlagAdvanced
-
-
-_ABOUT = (
-    "Segments a whole raster scene with a deep network as if the scene went through the network in one "
-    "piece: no tiles and no seams. The work is done by the REST backend on this computer, which is started "
-    "when it is not running; memory does not grow with the length of the scene. The result is a "
-    "cloud-optimised GeoTIFF with one class id (0 to 254) per pixel and 255 where the scene has no data, on "
-    "the scene's own grid."
-)
-# name: (title, help)
-_PARAMETERS = {
-    "INPUT": (
-        "Scene",
-        "A raster that is a file on this computer. It needs at least the bands the model reads.",
-    ),
-    "MODEL": (
-        "Model",
-        "The id of an installed model, such as kitsap-buildings, or the path of a model card (.json) with "
-        "its weights beside it.",
-    ),
-    "EXTENT": ("Area", "Segment only the part of the scene inside this extent. Empty: the whole scene."),
-    "MEMORY": (
-        "Memory in GB",
-        "Upper bound of the computing process's whole memory in gigabytes (10⁹ bytes). Empty: the backend "
-        "decides.",
-    ),
-    "DEVICE": (
-        "Device",
-        "Where to compute: auto takes the first graphics card, and the processor where there is none.",
-    ),
-    "OUTPUT": (
-        "Class map",
-        "The GeoTIFF to write. Its style (.qml) and class names (.aux.xml) are written beside it.",
-    ),
-}
-_OUTPUTS = {
-    "JOB_ID": ("Job", "The backend's id of the job."),
-    "DEVICE": ("Device used", "The device that computed."),
-    "SECONDS": ("Seconds", "Time the job took."),
-    "VALID_PIXELS": ("Pixels with data", "Number of pixels that got a class."),
-}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,15 +24,19 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QSize, Qt
 from qgis.PyQt.QtGui import QColor, QImage
+from rest_qgis.client import JobListener
 from rest_qgis.layers import live_raster
 from rest_qgis.layers.live_layers import REFRESH_MILLISECONDS
 from rest_qgis.plugin import RestPlugin
+from rest_qgis.processing.desk import Order
+from rest_qgis.processing.models import choose_model
 from tests.qgis.stage import (
     CLASSES,
+    MODEL,
+    REPOSITORY,
     add_layer,
     make_scene,
     messages,
-    open_dock,
     read,
     rest_layers,
     until,
@@ -53,6 +58,34 @@ def scene(tmp_path: Path) -> Path:
     return make_scene(tmp_path / "scene.tif", WIDTH, HEIGHT)
 
 
+class Run(JobListener):
+    """A job as dock and toolbox hand it in, and what it told."""
+
+    def __init__(self, plugin: RestPlugin, scene: Path, **fields: Any) -> None:
+        self.model = choose_model(str(REPOSITORY / "resources" / "models" / f"{MODEL}.json"), [])
+        self.ended = threading.Event()
+        self.error = ""
+        self.order = Order(
+            scene=str(scene),
+            model=MODEL,
+            classes=self.model.classes,
+            **{"output": str(scene.with_name("classes.tif")), "title": f"{scene.stem} – Buildings", **fields},
+        )
+        self.job = plugin.desk.segment(self.order, self)
+
+    def done(self, job: Any, done: Any) -> None:
+        self.ended.set()
+
+    def failed(self, job: Any, code: str, message: str) -> None:
+        self.error = f"{code} {message}"
+        self.ended.set()
+
+    def over(self) -> bool:
+        """Whether the job ended well."""
+        assert self.error == ""
+        return self.ended.is_set()
+
+
 def test_refreshes_no_more_often_than_the_issue_allows() -> None:
     assert REFRESH_MILLISECONDS >= 250
 
@@ -61,9 +94,8 @@ def test_new_rows_are_shown_before_done_and_the_same_layer_gets_the_result(
     plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
 ) -> None:
     imagery = add_layer(scene, qgis_iface)
-    dock = open_dock(plugin, qtbot)
-    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
-    job = dock._job
+    run = Run(plugin, scene)
+    job = run.job
     layer = wait_for_layer(qtbot)
     identifier, vrt = layer.id(), Path(layer.source())
     assert _drawn_rows(layer) == 0
@@ -81,10 +113,10 @@ def test_new_rows_are_shown_before_done_and_the_same_layer_gets_the_result(
     assert len(raw) == WIDTH * HEIGHT
     assert set(raw[: drawn * WIDTH]) <= set(CLASSES)
     assert set(raw[drawn * WIDTH :]) == {255}
-    assert dock.run_button.isEnabled() is False
+    assert not run.ended.is_set()
 
     job.grant(31)  # the rest: more than there are
-    until(qtbot, dock.run_button.isEnabled)
+    until(qtbot, run.over)
     until(qtbot, lambda: layer.source().endswith(".tif"))
     assert [other.id() for other in rest_layers()] == [identifier]
     assert layer.isValid()
@@ -104,8 +136,7 @@ def test_repaints_only_for_new_rows_and_never_into_a_drawing(
     drawing = [True]
     monkeypatch.setattr(qgis_iface.mapCanvas(), "isDrawing", lambda: drawing[0])
     add_layer(scene, qgis_iface)
-    dock = open_dock(plugin, qtbot)
-    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    run = Run(plugin, scene)
     layer = wait_for_layer(qtbot)
     (listener,) = plugin.live_layers._shown
     repaints: list[int] = []
@@ -116,8 +147,8 @@ def test_repaints_only_for_new_rows_and_never_into_a_drawing(
         plugin.live_layers._timer.timeout.connect(lambda: ticks.append(1))
         until(qtbot, lambda: len(ticks) >= 3)
 
-    dock._job.grant(1)
-    until(qtbot, lambda: listener.raster.rows_written == 1)
+    run.job.grant(1)
+    until(qtbot, lambda: listener.rasters["classes"].rows_written == 1)
     let_three_ticks_pass()
     assert len(repaints) == 0  # the canvas still draws
     drawing[0] = False
@@ -125,8 +156,8 @@ def test_repaints_only_for_new_rows_and_never_into_a_drawing(
     assert len(repaints) == 1
     let_three_ticks_pass()
     assert len(repaints) == 1  # no new row
-    dock._job.grant(31)
-    until(qtbot, dock.run_button.isEnabled)
+    run.job.grant(31)
+    until(qtbot, run.over)
 
 
 def test_without_room_on_the_disk_no_live_layer_but_the_result(
@@ -138,13 +169,12 @@ def test_without_room_on_the_disk_no_live_layer_but_the_result(
 ) -> None:
     monkeypatch.setattr(live_raster.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     add_layer(small_scene, qgis_iface)
-    dock = open_dock(plugin, qtbot)
-    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    run = Run(plugin, small_scene)
     layer = wait_for_layer(qtbot)
     assert layer.source().endswith(".tif")  # only when the job was done
     (told,) = [text for text in messages(qgis_iface, Qgis.MessageLevel.Warning) if "room" in text]
     assert "the job goes on" in told
-    until(qtbot, dock.run_button.isEnabled)
+    until(qtbot, run.over)
 
 
 def test_class_ids_are_never_mixed_whatever_the_user_set_for_rasters(
@@ -155,8 +185,7 @@ def test_class_ids_are_never_mixed_whatever_the_user_set_for_rasters(
     settings.setValue("/Raster/defaultZoomedOutResampling", "bilinear")
     try:
         assert add_layer(scene, qgis_iface).resampleFilter().zoomedInResampler() is not None
-        dock = open_dock(plugin, qtbot)
-        qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+        run = Run(plugin, scene)
         layer = wait_for_layer(qtbot)
     finally:
         settings.remove("/Raster/defaultZoomedInResampling")
@@ -165,24 +194,22 @@ def test_class_ids_are_never_mixed_whatever_the_user_set_for_rasters(
     assert layer.resampleFilter().zoomedOutResampler() is None
     assert layer.renderer().type() == "paletted"
     assert layer.renderer().opacity() == 1.0
-    dock._job.grant(32)
-    until(qtbot, dock.run_button.isEnabled)
+    run.job.grant(32)
+    until(qtbot, run.over)
 
 
 def test_legend_is_the_cards_before_and_after(
     plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
 ) -> None:
     add_layer(scene, qgis_iface)
-    dock = open_dock(plugin, qtbot)
-    model = dock._chosen_model()
-    card = [(entry.id, entry.name, entry.color) for entry in model.classes]
+    run = Run(plugin, scene)
+    card = [(entry.id, entry.name, entry.color) for entry in run.model.classes]
     assert [(number, name) for number, name, _color in card] == list(CLASSES.items())
-    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
     layer = wait_for_layer(qtbot)
     assert _legend(layer) == card
     assert _legend_tree(layer) == [name for _number, name, _color in card]
     layer.setName("mine")
-    dock._job.grant(32)
+    run.job.grant(32)
     until(qtbot, lambda: layer.source().endswith(".tif"))
     assert _legend(layer) == card
     assert _legend_tree(layer) == [name for _number, name, _color in card]
@@ -193,9 +220,8 @@ def test_grid_is_the_scenes(
     plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
 ) -> None:
     imagery = add_layer(scene, qgis_iface)
-    dock = open_dock(plugin, qtbot)
-    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
-    job = dock._job
+    run = Run(plugin, scene)
+    job = run.job
     layer = wait_for_layer(qtbot)
     for _ in range(2):
         assert layer.extent() == imagery.extent()
@@ -213,27 +239,25 @@ def test_group_lies_above_the_imagery(
     root.insertGroup(0, "REST")
     add_layer(small_scene, qgis_iface)
     assert [node.name() for node in root.children()] == ["small scene", "REST"]
-    dock = open_dock(plugin, qtbot)
-    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    run = Run(plugin, small_scene)
     layer = wait_for_layer(qtbot)
     assert [node.name() for node in root.children()] == ["REST", "small scene"]
     assert [node.layerId() for node in root.children()[0].findLayers()] == [layer.id()]
-    until(qtbot, dock.run_button.isEnabled)
+    until(qtbot, run.over)
 
 
 def test_removing_the_layer_while_it_grows_does_no_harm(
     plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
 ) -> None:
     add_layer(scene, qgis_iface)
-    dock = open_dock(plugin, qtbot)
-    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    run = Run(plugin, scene)
     layer = wait_for_layer(qtbot)
     vrt = Path(layer.source())
-    output = Path(dock._order.output)
+    output = Path(run.order.output)
     QgsProject.instance().removeMapLayer(layer.id())
     with qtbot.captureExceptions() as exceptions:
-        dock._job.grant(32)
-        until(qtbot, dock.run_button.isEnabled)
+        run.job.grant(32)
+        until(qtbot, run.over)
         until(qtbot, lambda: not vrt.exists())
     assert exceptions == []
     assert rest_layers() == []
@@ -244,9 +268,8 @@ def test_unload_in_mid_job_leaves_no_layer_and_no_file(
     plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None
 ) -> None:
     add_layer(scene, qgis_iface)
-    dock = open_dock(plugin, qtbot)
-    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
-    job = dock._job
+    run = Run(plugin, scene)
+    job = run.job
     vrt = Path(wait_for_layer(qtbot).source())
     job.cancel()
     plugin.unload()

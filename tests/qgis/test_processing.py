@@ -22,6 +22,7 @@ from qgis.core import (
     QgsProcessingException,
     QgsProcessingFeedback,
     QgsProcessingOutputLayerDefinition,
+    QgsProcessingParameterDefinition,
     QgsProject,
     QgsRasterLayer,
 )
@@ -31,6 +32,7 @@ from rest_qgis.plugin import RestPlugin
 from rest_qgis.processing import run as run_module
 from rest_qgis.processing.errors import RunError
 from rest_qgis.processing.models import remembered_models
+from rest_qgis.processing.segment_help import OUTPUTS, PARAMETERS
 from tests.qgis.stage import (
     CLASSES,
     MODEL,
@@ -268,10 +270,14 @@ def test_loaded_result_gets_name_and_legend(
 def test_algorithm_is_described(plugin: RestPlugin) -> None:
     algorithm = QgsApplication.processingRegistry().algorithmById("rest:segment")
     names = [parameter.name() for parameter in algorithm.parameterDefinitions()]
-    assert names == ["INPUT", "MODEL", "EXTENT", "MEMORY", "DEVICE", "OUTPUT"]
+    assert names == [*PARAMETERS]
     assert all(parameter.help() for parameter in algorithm.parameterDefinitions())
     outputs = [output.name() for output in algorithm.outputDefinitions()]
-    assert sorted(outputs) == ["DEVICE", "JOB_ID", "OUTPUT", "SECONDS", "VALID_PIXELS"]
+    assert sorted(outputs) == sorted([*OUTPUTS, "OUTPUT", "CONFIDENCE", "PROBABILITIES"])
+    for name in ("CONFIDENCE", "PROBABILITIES"):
+        destination = algorithm.parameterDefinition(name)
+        assert not destination.createByDefault()
+        assert int(destination.flags() & QgsProcessingParameterDefinition.Flag.FlagOptional)
     text = algorithm.shortHelpString()
     assert all(parameter.description() in text for parameter in algorithm.parameterDefinitions())
     assert algorithm.helpUrl().startswith("https://")
