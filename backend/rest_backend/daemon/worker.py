@@ -24,6 +24,7 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -128,7 +129,10 @@ class Planning:
         self, task: link.Run | link.Ask, writer: link.LinkWriter, cancelled: Callable[[], bool]
     ) -> link.Answered:
         """Plan a job."""
-        request = self._module.PlanRequest(_segment_request(self._module, task.job, task.job.device))
+        # An output that is not chosen yet becomes a temporary file, in QGIS as in this answer.
+        output = task.job.output or str(Path(tempfile.gettempdir()) / "classes.tif")
+        job = msgspec.structs.replace(task.job, output=output)
+        request = self._module.PlanRequest(_segment_request(self._module, job, job.device))
         return link.Answered(
             id=task.id, plan=_small(self._function(request, cancelled=cancelled), _PLAN_LIMIT)
         )
