@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rasters import makers
 from rest_backend.errors import InputError, ResourceError
-from rest_backend.rasters import ClassMapWriter, classmap, open_scene
+from rest_backend.rasters import ClassMapWriter, mapwriter, open_scene
 
 
 @dataclass(frozen=True)
@@ -400,7 +400,7 @@ def test_too_little_space_is_said_first(
     scene_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(results)._replace(free=1_500_000)
-    monkeypatch.setattr(classmap.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(mapwriter.shutil, "disk_usage", lambda _: usage)
     with open_scene(scene_path) as scene, pytest.raises(ResourceError) as caught:
         ClassMapWriter(results / "map.tif", scene, None, CLASSES, TAGS).__enter__()
     assert caught.value.code == "E_DISK" and caught.value.exit_code == 4
@@ -442,14 +442,14 @@ def test_what_was_written_is_read_back(
     scene_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that swallows a block without an error: GDAL reads a missing block as nodata."""
-    copy = classmap.rasterio.shutil.copy
+    copy = mapwriter.rasterio.shutil.copy
 
     def damaging(source: str, target: str, **options: object) -> None:
         copy(source, target, **options)
         with rasterio.open(target, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset:
             dataset.write(np.full((1, 1), 2, dtype=np.uint8), 1, window=rasterio.windows.Window(0, 0, 1, 1))
 
-    monkeypatch.setattr(classmap.rasterio.shutil, "copy", damaging)
+    monkeypatch.setattr(mapwriter.rasterio.shutil, "copy", damaging)
     with pytest.raises(ResourceError) as caught:
         write_map(results / "map.tif", scene_path, labels(700, 900))
     assert caught.value.code == "E_DISK"

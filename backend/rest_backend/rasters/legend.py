@@ -1,4 +1,4 @@
-"""The files beside a class map that name and colour its classes.
+"""The files beside a result that tell how to show it: a class map's legend, a score map's grey.
 
 ``OUT.tif.aux.xml`` (GDAL's side file) holds category names and a colour table of
 exactly as many entries as there are ids. A colour table inside the TIFF would always
@@ -79,19 +79,7 @@ def style_document(classes: Sequence[MapClass]) -> bytes:
     Returns:
         The document, UTF-8.
     """
-    root = ElementTree.Element(
-        "qgis", version="3.22.0", styleCategories="Symbology", hasScaleBasedVisibilityFlag="0"
-    )
-    pipe = ElementTree.SubElement(root, "pipe")
-    provider = ElementTree.SubElement(pipe, "provider")
-    ElementTree.SubElement(
-        provider,
-        "resampling",
-        enabled="false",  # ids must not be mixed
-        zoomedInResamplingMethod="nearestNeighbour",
-        zoomedOutResamplingMethod="nearestNeighbour",
-        maxOversampling="2",
-    )
+    root, pipe = _style()
     renderer = ElementTree.SubElement(
         pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1", nodataColor=""
     )
@@ -106,6 +94,54 @@ def style_document(classes: Sequence[MapClass]) -> bytes:
             color=entry.color.lower(),
             alpha="255",
         )
+    return _styled(root, pipe)
+
+
+def score_style_document() -> bytes:
+    """The ``.qml`` of a score map: its first band in grey, 0 black and 1 white.
+
+    Returns:
+        The document, UTF-8. Values are those after the band's scale.
+    """
+    root, pipe = _style()
+    renderer = ElementTree.SubElement(
+        pipe,
+        "rasterrenderer",
+        type="singlebandgray",
+        grayBand="1",
+        gradient="BlackToWhite",
+        opacity="1",
+        alphaBand="-1",
+        nodataColor="",
+    )
+    ElementTree.SubElement(renderer, "rasterTransparency")
+    contrast = ElementTree.SubElement(renderer, "contrastEnhancement")
+    ElementTree.SubElement(contrast, "minValue").text = "0"
+    ElementTree.SubElement(contrast, "maxValue").text = "1"
+    ElementTree.SubElement(contrast, "algorithm").text = "StretchToMinimumMaximum"
+    return _styled(root, pipe)
+
+
+def _style() -> tuple[ElementTree.Element, ElementTree.Element]:
+    """The beginning of a style: its root, and the pipe that takes a renderer."""
+    root = ElementTree.Element(
+        "qgis", version="3.22.0", styleCategories="Symbology", hasScaleBasedVisibilityFlag="0"
+    )
+    pipe = ElementTree.SubElement(root, "pipe")
+    provider = ElementTree.SubElement(pipe, "provider")
+    ElementTree.SubElement(
+        provider,
+        "resampling",
+        enabled="false",  # ids must not be mixed
+        zoomedInResamplingMethod="nearestNeighbour",
+        zoomedOutResamplingMethod="nearestNeighbour",
+        maxOversampling="2",
+    )
+    return root, pipe
+
+
+def _styled(root: ElementTree.Element, pipe: ElementTree.Element) -> bytes:
+    """The end of a style, and the whole as a document."""
     ElementTree.SubElement(pipe, "brightnesscontrast", brightness="0", contrast="0", gamma="1")
     ElementTree.SubElement(pipe, "huesaturation", saturation="0", grayscaleMode="0", colorizeOn="0")
     ElementTree.SubElement(pipe, "rasterresampler", maxOversampling="2")
