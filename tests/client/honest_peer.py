@@ -184,7 +184,7 @@ class Peer:
         if job is None:
             self.unknown(peer, message)
         elif job.state in ("queued", "running"):
-            self.say(peer, message, type="error", code="E_JOB_ACTIVE", message="It has not ended.")
+            self.say(peer, message, type="error", code="E_JOB_RUNNING", message="It has not ended.")
         else:
             del self.jobs[job.key]
             self.say(peer, message, type="deleted", job=job.name)

@@ -129,7 +129,7 @@ def test_jobs_of_another_client_are_cancelled_and_deleted_by_id(engine, home, re
         errors: list[ClientError | None] = []
         engine.delete(job.id, errors.append)
         wait_until(lambda: len(errors) == 1)
-        assert errors[0].code == "E_JOB_ACTIVE"
+        assert errors[0].code == "E_JOB_RUNNING"
         status, error = ask(lambda callback: engine.cancel(job.id, callback))
         assert error is None and (status["job"], status["state"]) == (job.id, "cancelled")
         engine.delete(job.id, errors.append)

@@ -18,7 +18,7 @@ from tests.daemon.harness import Daemon
 
 def test_a_daemon_says_how_it_is(daemon: Daemon) -> None:
     connection = daemon.start()
-    status = ask_status(connection)
+    status = ask_status(connection, seconds=10)
     assert (status.pid, status.version, status.jobs) == (daemon.process.pid, __version__, [])
 
 

@@ -32,7 +32,7 @@ _Kind = TypeVar("_Kind", Welcome, DaemonStatus)
 _PATHS = ("scene", "output", "aoi", "confidence", "probabilities", "model")
 
 
-def ask_status(connection: Connection, seconds: float = PATIENCE) -> DaemonStatus:
+def ask_status(connection: Connection, seconds: float) -> DaemonStatus:
     """Greet a daemon as a client of the same user and ask how it is.
 
     Args:

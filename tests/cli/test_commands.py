@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+import rasterio
 
-from rest_backend.cli import main, parse_memory
-from rest_backend.errors import InputError
+from tests.cli.conftest import Run, read_json, write_area
 from tests.rasters.makers import make_scene, ramp, write_raster
 
 VERIFY_KEYS = {
@@ -27,26 +25,10 @@ SEGMENT_KEYS = {
 }  # fmt: skip
 
 
-def _run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
-
-
-def _json(text: str) -> dict[str, Any]:
-    assert text.count("\n") == 1
-    assert text.endswith("\n")
-    return dict(json.loads(text))
-
-
-def test_segment_prints_one_line_of_json(
-    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_segment_prints_one_line_of_json(tmp_path: Path, tiny_model: Path, run: Run) -> None:
     scene = write_raster(tmp_path / "scene.tif", ramp(3, 64, 80))
     output = tmp_path / "classes.tif"
-    code, out, err = _run(
-        capsys,
+    code, out, err = run(
         "segment",
         scene,
         "-o",
@@ -59,7 +41,7 @@ def test_segment_prints_one_line_of_json(
         "cpu",
         "--json",
     )
-    summary = _json(out)
+    summary = read_json(out)
     assert code == 0, err
     assert set(summary) >= SEGMENT_KEYS
     assert summary["output"] == str(output)
@@ -70,21 +52,41 @@ def test_segment_prints_one_line_of_json(
     assert (tmp_path / "classes.tif.aux.xml").is_file()
 
 
-def test_without_json_stdout_stays_empty(
-    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_json_stdout_stays_empty(tmp_path: Path, tiny_model: Path, run: Run) -> None:
     scene = write_raster(tmp_path / "scene.tif", ramp(3, 64, 80))
-    code, out, err = _run(capsys, "segment", scene, "-o", tmp_path / "c.tif", "--model", tiny_model)
+    code, out, err = run("segment", scene, "-o", tmp_path / "c.tif", "--model", tiny_model)
     assert (code, out) == (0, "")
     assert "5,120 pixels" in err
 
 
-def test_verify_prints_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = _run(
-        capsys, "verify", "--encoder", "tu-resnet18", "--decoder", "unet", "--height", 65, "--width", 50,
+def test_segment_takes_an_area_a_window_bands_and_products(
+    tmp_path: Path, tiny_model: Path, run: Run
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", ramp(4, 96, 80))
+    area = write_area(tmp_path / "area.geojson", scene, (8, 16, 40, 48))
+    paths = {name: tmp_path / f"{name}.tif" for name in ("classes", "confidence", "probabilities")}
+    code, out, err = run(
+        "segment", scene, "-o", paths["classes"], "--model", tiny_model,
+        "--aoi", area, "--window", "0,32,80,64", "--bands", "4,3,2", "--resolution", "0.2",
+        "--device", "cpu", "--json",
+        "--confidence", paths["confidence"], "--probabilities", paths["probabilities"],
+    )  # fmt: skip
+    assert code == 0, err
+    summary = read_json(out)
+    assert summary["window"] == [8, 32, 40, 32]
+    assert summary["area_pixels"] == summary["valid_pixels"] == 40 * 32
+    assert [band["band"] for band in summary["bands"]] == [4, 3, 2]
+    for path, count in zip(paths.values(), (1, 1, 3), strict=True):
+        with rasterio.open(path) as written:
+            assert (written.width, written.height, written.count) == (40, 32, count)
+
+
+def test_verify_prints_what_differs(run: Run) -> None:
+    code, out, err = run(
+        "verify", "--encoder", "tu-resnet18", "--decoder", "unet", "--height", 65, "--width", 50,
         "--stripe", 9, "--dtype", "float64", "--classes", 3, "--bands", 4, "--seed", 1, "--json",
     )  # fmt: skip
-    summary = _json(out)
+    summary = read_json(out)
     assert code == 0, err
     assert set(summary) >= VERIFY_KEYS
     assert summary["max_rel_diff"] <= 1e-9
@@ -94,9 +96,9 @@ def test_verify_prints_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
     assert summary["max_rel_diff"] == pytest.approx(summary["max_abs_diff"] / summary["logits_std"])
 
 
-def test_models_lists_the_bundled_one_first(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = _run(capsys, "models", "--json")
-    listed = _json(out)["models"]
+def test_models_lists_the_bundled_one_first(run: Run) -> None:
+    code, out, _ = run("models", "--json")
+    listed = read_json(out)["models"]
     assert code == 0
     assert listed[0]["id"] == "kitsap-buildings"
     assert {"id", "bands", "classes", "score", "licence"} <= set(listed[0])
@@ -113,6 +115,24 @@ def test_models_lists_the_bundled_one_first(capsys: pytest.CaptureFixture[str]) 
         ),
         (["segment", "missing.tif", "-o", "c.tif", "--model", "TINY"], 2, "E_SCENE_MISSING"),
         (["segment", "SCENE", "-o", "c.tif", "--model", "TINY", "--memory", "1MB"], 4, "E_MEMORY"),
+        (["segment", "SCENE", "-o", "c.tif", "--model", "TINY", "--window", "1,2,3"], 2, "E_WINDOW_OPTION"),
+        (["segment", "SCENE", "-o", "c.tif", "--model", "TINY", "--bands", "red"], 2, "E_BANDS_OPTION"),
+        (["segment", "SCENE", "-o", "c.tif", "--model", "TINY", "--bands", "1,2,9"], 2, "E_SCENE_BANDS"),
+        (["segment", "SCENE", "-o", "c.tif", "--model", "TINY", "--bands", "1,2"], 2, "E_BANDS_COUNT"),
+        (["segment", "SCENE", "-o", "c.tif", "--model", "TINY", "--bands", "1,2,2"], 2, "E_BANDS_TWICE"),
+        (["segment", "SCENE", "-o", "c.tif", "--model", "TINY", "--aoi", "no.gpkg"], 2, "E_AOI_MISSING"),
+        (
+            ["segment", "SCENE", "-o", "c.tif", "--model", "TINY", "--resolution", "1km"],
+            2,
+            "E_RESOLUTION_OPTION",
+        ),
+        (
+            ["segment", "SCENE", "-o", "c.tif", "--model", "TINY", "--confidence", "c.tif"],
+            2,
+            "E_OUTPUT_TWICE",
+        ),
+        (["plan", "missing.tif", "--model", "TINY"], 2, "E_SCENE_MISSING"),
+        (["plan", "SCENE", "--model", "TINY", "--window", "0,0,1"], 2, "E_WINDOW_OPTION"),
         (["verify", "--encoder", "tu-nothing", "--decoder", "fpn"], 2, "E_ENCODER_UNKNOWN"),
         (["verify", "--encoder", "tu-resnet18", "--decoder", "fpn", "--dtype", "int8"], 2, "E_DTYPE"),
         (
@@ -130,34 +150,39 @@ def test_errors_have_a_code_a_sentence_and_an_exit_status(
     tmp_path: Path,
     tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Run,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_raster(tmp_path / "scene.tif", ramp(3, 40, 40))
     named = {"TINY": str(tiny_model), "SCENE": "scene.tif"}
-    code, out, err = _run(capsys, *(named.get(word, word) for word in arguments), "--json")
+    code, out, err = run(*(named.get(word, word) for word in arguments), "--json")
     assert code == exit_code
-    assert _json(out)["error"]["code"] == error
+    assert read_json(out)["error"]["code"] == error
     assert err.startswith(f"error {error}: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene.tif"]
 
 
-def test_unknown_options_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = _run(capsys, "segment", "--nonsense")
+def test_unknown_options_end_with_2(run: Run) -> None:
+    code, out, err = run("segment", "--nonsense")
     assert (code, out) == (2, "")
     assert "nonsense" in err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [(signal.SIGINT, []), (signal.SIGTERM, ["--aoi", "AREA", "--confidence", "OUT/confidence.tif"])],
+)
 def test_an_interrupted_run_ends_with_3_and_leaves_nothing(
-    tmp_path: Path, tiny_model: Path, number: signal.Signals
+    tmp_path: Path, tiny_model: Path, number: signal.Signals, options: list[str]
 ) -> None:
     scene = make_scene(tmp_path / "scene.tif", 512, 60_000)
+    area = write_area(tmp_path / "area.geojson", scene, (10, 20, 400, 59_000))
     (tmp_path / "out").mkdir()
+    named = {"AREA": str(area), "OUT/confidence.tif": str(tmp_path / "out" / "confidence.tif")}
     process = subprocess.Popen(
         [sys.executable, "-m", "rest_backend", "segment", str(scene), "-o", str(tmp_path / "out" / "c.tif"),
-         "--model", str(tiny_model), "--device", "cpu"],
+         "--model", str(tiny_model), "--device", "cpu", *(named.get(word, word) for word in options)],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -174,34 +199,20 @@ def test_an_interrupted_run_ends_with_3_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "amount"),
-    [("2GB", 2 * 10**9), ("800 mb", 8 * 10**8), ("1.5GB", 1_500_000_000), ("12345B", 12345)],
-)
-def test_memory_is_decimal(text: str, amount: int) -> None:
-    assert parse_memory(text) == amount
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0GB", "2GiB", "2G", "1e9", "2"])
-def test_an_unclear_amount_of_memory_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="2GB"):
-        parse_memory(text)
-
-
 def test_a_broken_card_is_told_and_hides_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "broken.json").write_text("{")
     monkeypatch.setenv("REST_HOME", str(tmp_path))
-    code, out, err = _run(capsys, "models", "--json")
+    code, out, err = run("models", "--json")
     assert code == 0
-    assert [model["id"] for model in _json(out)["models"]] == ["kitsap-buildings"]
+    assert [model["id"] for model in read_json(out)["models"]] == ["kitsap-buildings"]
     assert "E_CARD_INVALID" in err
 
 
-def test_a_comparison_larger_than_memory_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_comparison_larger_than_memory_is_refused(run: Run) -> None:
     size = ["--height", 65536, "--width", 65536]
-    code, out, _ = _run(capsys, "verify", "--encoder", "tu-resnet18", "--decoder", "fpn", *size, "--json")
+    code, out, _ = run("verify", "--encoder", "tu-resnet18", "--decoder", "fpn", *size, "--json")
     assert code == 4
-    assert _json(out)["error"]["code"] == "E_MEMORY"
+    assert read_json(out)["error"]["code"] == "E_MEMORY"

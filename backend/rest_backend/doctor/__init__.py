@@ -1,0 +1,1 @@
+"""What ``rest-backend doctor`` looks at, one topic a module, and the report it writes."""
