@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from rest_backend.bundled import bundled_folder
 from rest_backend.daemon.home import Home
@@ -281,3 +282,6 @@ def test_what_is_no_path_stays(private: Home, text: str) -> None:
 def test_places_of_ours_stay_readable(private: Home) -> None:
     redactor = Redactor(private)
     assert redactor.text(f"see {private.log / 'daemon.log'}.") == "see <home>/log/daemon.log."
+    assert redactor.text(f'File "{torch.__file__}", line 3') == 'File "<packages>/torch/__init__.py", line 3'
+    assert redactor.text(f'File "{os.__file__}"') == 'File "<python>/os.py"'
+    assert redactor.text(f'File "{self_check.__file__}"') == 'File "<rest_backend>/doctor/self_check.py"'

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,41 +14,23 @@ import pytest
 
 pytest.importorskip("rest_backend", reason="the backend is not in QGIS's Python")
 
-import numpy as np
 import rasterio
-from rasterio.transform import from_origin
 
 from rest_qgis.client import ClientError, Engine, JobRequest
 from rest_qgis.client.connection import process_start, read_connection
 from tests.client.conftest import Recorder, States, ask, shut_down, wait_until
+from tests.client.real_engine import (
+    COMMAND,
+    MODEL,
+    PATIENCE,
+    check_result,
+    make_scene,
+    needs_engine,
+    request_for,
+    running,
+)
 
-COMMAND = Path(sys.executable).parent / "rest-backend"
-MODEL = "kitsap-buildings"
-PATIENCE = 240.0  # seconds; the machine may be busy
-
-pytestmark = [
-    pytest.mark.skipif(not COMMAND.exists(), reason="rest-backend is not installed beside this Python"),
-    pytest.mark.timeout(600),
-]
-
-
-def make_scene(path: Path, width: int, height: int) -> Path:
-    """A scene with blocks of grey and colour, three bands, 0.3 m."""
-    random = np.random.default_rng(3)
-    coarse = random.integers(30, 220, (3, -(-height // 16), -(-width // 16)), dtype=np.uint8)
-    pixels = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
-    profile = {
-        "driver": "GTiff",
-        "dtype": "uint8",
-        "count": 3,
-        "width": width,
-        "height": height,
-        "tiled": True,
-    }
-    transform = from_origin(500_000, 5_000_000, 0.3, 0.3)
-    with rasterio.open(path, "w", crs="EPSG:26910", transform=transform, **profile) as file:
-        file.write(pixels)
-    return path
+pytestmark = needs_engine
 
 
 @pytest.fixture(scope="module")
@@ -87,32 +68,6 @@ def engine(daemon_home, states, monkeypatch):
     monkeypatch.delenv("REST_BACKEND", raising=False)
     with Engine(daemon_home, COMMAND, on_state=states) as made:
         yield made
-
-
-def request_for(scene: Path, output: Path, **fields: object) -> JobRequest:
-    return JobRequest(str(scene), MODEL, str(output), **fields)
-
-
-def check_result(listener: Recorder, output: Path, size: tuple[int, int]) -> None:
-    """The rows that came, put together, are the class map on disk: no gap, nothing twice."""
-    width, height = size
-    assembled = np.full((height, width), 254, np.uint8)
-    filled = np.zeros((height, width), bool)
-    assert [block.seq for block in listener.blocks] == list(range(len(listener.blocks)))
-    for block in listener.blocks:
-        part = np.s_[block.row : block.row + block.height, block.column : block.column + block.width]
-        assert not filled[part].any()
-        filled[part] = True
-        assembled[part] = np.frombuffer(block.values, np.uint8).reshape(block.height, block.width)
-    assert filled.all()
-    with rasterio.open(output) as file:
-        assert (file.width, file.height) == size
-        np.testing.assert_array_equal(file.read(1), assembled)
-
-
-def running(listener: Recorder) -> bool:
-    """Whether rows have come and more will."""
-    return bool(listener.blocks) and not listener.ended.is_set()
 
 
 def test_started_on_demand_and_a_scene_through_the_whole_chain(

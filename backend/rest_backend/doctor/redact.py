@@ -17,7 +17,7 @@ import platform
 import posixpath
 import re
 import socket
-import sys
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -108,11 +108,10 @@ def _folders(home: Home) -> list[tuple[str, str]]:
     known = {
         str(home.folder): "<home>",
         str(Path(rest_backend.__file__).parent): "<rest_backend>",
-        sys.prefix: "<environment>",
-        sys.base_prefix: "<python>",
+        sysconfig.get_path("purelib"): "<packages>",
+        sysconfig.get_path("stdlib"): "<python>",
     }
-    shown = {folder: name for folder, name in known.items() if len(Path(folder).parts) > 1}
-    return [(folder, shown[folder]) for folder in _longest_first(shown)]
+    return [(folder, known[folder]) for folder in _longest_first(known)]
 
 
 def _user_names() -> set[str]:
