@@ -52,7 +52,7 @@ def write_area(path: Path, scene: Path, window: tuple[int, int, int, int]) -> Pa
             (column + width, row + height),
             (column, row + height),
         ]
-        ring = [list(opened.transform * corner) for corner in [*corners, corners[0]]]
+        ring = [opened.xy(line, pixel, offset="ul") for pixel, line in [*corners, corners[0]]]
         name = f"urn:ogc:def:crs:EPSG::{opened.crs.to_epsg()}"
     feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
     crs = {"type": "name", "properties": {"name": name}}

@@ -110,7 +110,12 @@ def plan_lines(summary: PlanSummary) -> Iterator[str]:
 def _band_text(match: dict[str, Any]) -> str:
     if match["band"] is None:
         return f"NONE: {match['reason']}"
-    text = f"band {match['band']}" + (f" ({match['name']})" if match["name"] else "") + f", by {match['how']}"
+    number, name = match["band"], match["name"]
+    text = (
+        f"band {number}"
+        + (f" ({name})" if name and name != f"Band {number}" else "")
+        + f", by {match['how']}"
+    )
     return text if match["sure"] else f"{text}  NOT SURE: {match['reason']}"
 
 
