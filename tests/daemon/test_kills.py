@@ -39,12 +39,12 @@ def command(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its command is a shell script")
 def test_kills_cost_no_row_and_change_no_pixel(home: Path, command: Path, tmp_path: Path) -> None:
-    job = fake_job(tmp_path, height=120, stripe=3, stripe2=4, pause=0.03, products=",".join(PRODUCTS))
+    job = fake_job(tmp_path, height=120, stripe=3, stripe2=4, pause=0.1, products=",".join(PRODUCTS))
     request = JobRequest(job.scene, job.model, job.output)
     records = tmp_path / "records"
     records.mkdir()
-    chance = random.Random(3)
-    outcome = Course(home, command, request, records, WINDOW).run(KILLS, chance, seconds=2.5)
+    chance = random.Random(2)
+    outcome = Course(home, command, request, records, WINDOW).run(KILLS, chance, seconds=1.5)
     assert (outcome.client_kills, outcome.daemon_kills) == (4, 2)
     assert outcome.planes == {
         product: product_rows(product, WINDOW, 0, 120).tobytes() for product in PRODUCTS
