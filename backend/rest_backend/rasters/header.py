@@ -59,6 +59,8 @@ class Header:
         rpcs: Rational polynomial coefficients, a rasterio RPC, or None.
         dtypes: Stored types, such as ``"uint16"``.
         nodata: Declared nodata values, or None.
+        scales: What stored values are multiplied by, 1 without a declaration.
+        offsets: What is added then, 0 without a declaration.
         interpretations: What the bands stand for.
         mask_flags: GDAL's mask flags.
         names: The bands' descriptions, ``Band N`` without one.
@@ -79,6 +81,8 @@ class Header:
     rpcs: Any
     dtypes: tuple[str, ...]
     nodata: tuple[float | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
     interpretations: tuple[ColorInterp, ...]
     mask_flags: tuple[frozenset[MaskFlags], ...]
     names: tuple[str, ...]
@@ -228,6 +232,8 @@ def _header_of(file: Path, dataset: Any) -> Header:
         rpcs=rpcs,
         dtypes=tuple(dataset.dtypes),
         nodata=tuple(dataset.nodatavals),
+        scales=tuple(dataset.scales),
+        offsets=tuple(dataset.offsets),
         interpretations=tuple(dataset.colorinterp),
         mask_flags=tuple(frozenset(flags) for flags in dataset.mask_flag_enums),
         names=tuple(text or f"Band {index}" for index, text in enumerate(dataset.descriptions, start=1)),

@@ -1,7 +1,9 @@
 """Reading a scene by windows, at full resolution, with its valid pixels.
 
 A scene is a local raster file and a choice of its bands. Windows come as
-float32 values and one mask; nothing is resampled, rescaled or normalised here.
+float32 values and one mask; nothing is resampled or normalised here. Where the file
+declares a scale and an offset of a band, values are ``stored * scale + offset``, which is
+what they mean (reflectance, degrees); nodata is compared before, as stored.
 Pixels are read from a handle without overviews (``OVERVIEW_LEVEL=NONE``), so a
 file gives the same pixels with and without them.
 
@@ -29,6 +31,7 @@ Codes raised here, besides those of :mod:`~rest_backend.rasters.header`, all
 ``E_SCENE_TYPE``      another number type that float32 cannot stand for (64 bit integers)
 ``E_SCENE_BLOCKS``    see ``header``
 ``E_SCENE_DAMAGED``   pixels that cannot be read
+``E_SCENE_CHANGED``   files that were replaced, altered or deleted since they were opened
 =================== ==========================================================
 """
 
@@ -57,6 +60,7 @@ from rest_backend.rasters.header import (
     open_raster,
     read_header,
 )
+from rest_backend.rasters.sources import SourceFiles
 
 LARGEST_SPARE_CACHE = 1024**3  # bytes; beyond it the cache holds one row of blocks, not two
 READABLE_TYPES = frozenset(
@@ -82,13 +86,14 @@ def open_scene(path: str | os.PathLike[str], bands: Sequence[int] | None = None)
     """
     with raster_environment():
         header = read_header(path)
+    sources = SourceFiles((header.path, *header.files))
     chosen = _choose_bands(header, bands)
     _check_types(header, chosen)
     cache_bytes = _cache_bytes(header, chosen)
     # Georeferencing comes from `header`: without one, a handle opened with
     # OVERVIEW_LEVEL returns uninitialised memory as its transform (GDAL 3.10).
     with raster_environment(cache_bytes), open_raster(header.path, OVERVIEW_LEVEL="NONE") as dataset:
-        yield Scene(header, chosen, dataset, cache_bytes)
+        yield Scene(header, chosen, dataset, cache_bytes, sources)
 
 
 class Scene:
@@ -109,13 +114,17 @@ class Scene:
         rpcs: Rational polynomial coefficients or None.
         dtypes: Stored type of each chosen band.
         band_names: Description of each chosen band, ``Band N`` without one.
-        nodata: Nodata value of each chosen band, None without one.
+        nodata: Nodata value of each chosen band as stored, None without one.
+        scales: What stored values of each chosen band are multiplied by, 1 without a declaration.
+        offsets: What is added then, 0 without a declaration.
         masked: Whether anything in the file can make a pixel invalid.
         notes: Sentences for the user about this scene.
         cache_bytes: Size of GDAL's block cache while the scene is open.
     """
 
-    def __init__(self, header: Header, bands: tuple[int, ...], dataset: Any, cache_bytes: int) -> None:
+    def __init__(
+        self, header: Header, bands: tuple[int, ...], dataset: Any, cache_bytes: int, sources: SourceFiles
+    ) -> None:
         self.path: Path = header.path
         self.files = header.files
         self.width = header.width
@@ -131,7 +140,10 @@ class Scene:
         self.dtypes = tuple(header.dtypes[band - 1] for band in bands)
         self.band_names = tuple(header.names[band - 1] for band in bands)
         self.nodata = tuple(header.nodata[band - 1] for band in bands)
+        self.scales = tuple(_usable_scale(header.scales[band - 1]) for band in bands)
+        self.offsets = tuple(_usable_offset(header.offsets[band - 1]) for band in bands)
         self.cache_bytes = cache_bytes
+        self._sources = sources
         self._dataset = dataset
         self._nodata = tuple(
             _stored_nodata(value, dtype) for value, dtype in zip(self.nodata, self.dtypes, strict=True)
@@ -156,6 +168,16 @@ class Scene:
         )
         self.notes = _notes(header, bands, self._nodata)
 
+    def check_unchanged(self) -> None:
+        """Compare size, time and identity of the scene's files with those at opening.
+
+        Statistics and overviews beside them do not count: QGIS writes them whenever it likes.
+
+        Raises:
+            InputError: ``E_SCENE_CHANGED``.
+        """
+        self._sources.check()
+
     def read(
         self, row: int, height: int, column: int = 0, width: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -168,12 +190,12 @@ class Scene:
             width: Columns, in pixels; None up to the right edge.
 
         Returns:
-            ``(values, valid)``: float32 ``(count, height, width)`` as stored, 0 in
-            invalid pixels; bool ``(height, width)``.
+            ``(values, valid)``: float32 ``(count, height, width)``, 0 in invalid
+            pixels; bool ``(height, width)``.
 
         Raises:
             ValueError: A window that is empty or leaves the scene.
-            InputError: ``E_SCENE_DAMAGED``.
+            InputError: ``E_SCENE_DAMAGED``, or ``E_SCENE_CHANGED`` where that explains it.
         """
         values, valid, _ = self.read_present(row, height, column, width)
         return values, valid
@@ -196,7 +218,7 @@ class Scene:
 
         Raises:
             ValueError: A window that is empty or leaves the scene.
-            InputError: ``E_SCENE_DAMAGED``.
+            InputError: ``E_SCENE_DAMAGED``, or ``E_SCENE_CHANGED`` where that explains it.
         """
         if width is None:
             width = self.width - column
@@ -211,6 +233,7 @@ class Scene:
             missing = self._missing(stored, window)
             valid = self._unmasked(window)
         except RasterioError as error:
+            self.check_unchanged()
             raise InputError(
                 "E_SCENE_DAMAGED",
                 f"Rows {row} to {row + height - 1} of {self.path.name} cannot be read: the file seems to be "
@@ -220,10 +243,14 @@ class Scene:
             values = np.empty((self.count, height, width), dtype=np.float32)
             for index, band in enumerate(stored):
                 values[index] = band
+                if self.scales[index] != 1.0:
+                    values[index] *= self.scales[index]
+                if self.offsets[index] != 0.0:
+                    values[index] += self.offsets[index]
         del stored
         present = self._apply_missing(values, valid, missing)
-        if any(np.issubdtype(np.dtype(dtype), np.floating) for dtype in self.dtypes):
-            for band in values:
+        for band, dtype, scale in zip(values, self.dtypes, self.scales, strict=True):
+            if scale != 1.0 or np.issubdtype(np.dtype(dtype), np.floating):
                 valid &= np.isfinite(band)
         if not valid.all():
             values[:, ~valid] = 0.0
@@ -363,6 +390,15 @@ def _stored_nodata(value: float | None, dtype: str) -> Any:
     return kind.type(int(value))
 
 
+def _usable_scale(scale: float) -> float:
+    """A declared scale; 1 for what cannot be meant as one."""
+    return float(scale) if np.isfinite(scale) and scale != 0 else 1.0
+
+
+def _usable_offset(offset: float) -> float:
+    return float(offset) if np.isfinite(offset) else 0.0
+
+
 def _notes(header: Header, bands: tuple[int, ...], nodata: tuple[Any, ...]) -> list[str]:
     notes = []
     if header.gcps:
@@ -382,6 +418,13 @@ def _notes(header: Header, bands: tuple[int, ...], nodata: tuple[Any, ...]) -> l
                 "pixel is nodata by it."
             )
             break
+    scales = [(header.scales[band - 1], header.offsets[band - 1]) for band in bands]
+    unusable = [pair for pair in scales if (_usable_scale(pair[0]), _usable_offset(pair[1])) != pair]
+    if unusable:
+        notes.append(
+            f"The scene declares the scale {unusable[0][0]:g} and the offset {unusable[0][1]:g}: what "
+            "cannot be meant is not applied."
+        )
     if any(header.interpretations[band - 1] == ColorInterp.palette for band in bands):
         notes.append("A band holds indices into a colour table, not measured values.")
     if any(header.interpretations[band - 1] == ColorInterp.alpha for band in bands):

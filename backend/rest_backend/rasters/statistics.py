@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rest_backend.errors import CancelledError
+from rest_backend.rasters.resampled import ResampledScene
 from rest_backend.rasters.scene import Scene
 
 BLOCK = 256  # pixels, height and width of a block of the sample
@@ -43,7 +44,10 @@ class BandStatistics:
 
 
 def band_statistics(
-    scene: Scene, seed: int = 0, blocks: int = 64, cancelled: Callable[[], bool] | None = None
+    scene: Scene | ResampledScene,
+    seed: int = 0,
+    blocks: int = 64,
+    cancelled: Callable[[], bool] | None = None,
 ) -> BandStatistics:
     """Estimate each band's mean and standard deviation.
 
@@ -52,7 +56,7 @@ def band_statistics(
     pixels, in the end all: a scene is only called empty when it is.
 
     Args:
-        scene: An open scene.
+        scene: An open scene, or one at another size.
         seed: Seed of the draw; the same seed gives the same numbers.
         blocks: Blocks of 256 x 256 pixels to draw at first.
         cancelled: Asked between blocks whether to give up.
@@ -68,6 +72,7 @@ def band_statistics(
         raise ValueError("at least one block is needed")
     moments = _Moments(scene.count)
     sampled = valid_pixels = zero_pixels = 0
+    stored_zero = np.array(scene.offsets, dtype=np.float32).reshape(-1, 1, 1)
     for windows in _rounds(scene, seed, blocks):
         if valid_pixels >= ENOUGH_VALID:
             break
@@ -80,7 +85,7 @@ def band_statistics(
             if not found:
                 continue
             valid_pixels += found
-            zero_pixels += int(np.count_nonzero(valid & ~values.any(axis=0)))
+            zero_pixels += int(np.count_nonzero(valid & (values == stored_zero).all(axis=0)))
             for band in range(scene.count):
                 counted = valid if present is None else valid & present[band]
                 moments.add(band, values[band][counted])
@@ -125,7 +130,9 @@ class _Moments:
         return std
 
 
-def _rounds(scene: Scene, seed: int, blocks: int) -> Iterator[Iterator[tuple[int, int, int, int]]]:
+def _rounds(
+    scene: Scene | ResampledScene, seed: int, blocks: int
+) -> Iterator[Iterator[tuple[int, int, int, int]]]:
     """Rounds of `blocks` drawn blocks each, as windows (column, row, width, height) from the top down."""
     number = math.ceil(scene.width / BLOCK) * math.ceil(scene.height / BLOCK)
     order = np.arange(number) if number <= blocks else np.random.default_rng(seed).permutation(number)
@@ -133,7 +140,7 @@ def _rounds(scene: Scene, seed: int, blocks: int) -> Iterator[Iterator[tuple[int
         yield _windows(scene, np.sort(order[first : first + blocks]).tolist())
 
 
-def _windows(scene: Scene, blocks: list[int]) -> Iterator[tuple[int, int, int, int]]:
+def _windows(scene: Scene | ResampledScene, blocks: list[int]) -> Iterator[tuple[int, int, int, int]]:
     """The blocks' windows, cut into fewer rows where many bands make them large."""
     across = math.ceil(scene.width / BLOCK)
     rows_at_once = max(1, min(BLOCK, VALUES_AT_ONCE // (scene.count * BLOCK)))
@@ -144,7 +151,7 @@ def _windows(scene: Scene, blocks: list[int]) -> Iterator[tuple[int, int, int, i
             yield left, row, width, min(rows_at_once, bottom - row)
 
 
-def _notes(scene: Scene, valid_pixels: int, zero_pixels: int) -> tuple[str, ...]:
+def _notes(scene: Scene | ResampledScene, valid_pixels: int, zero_pixels: int) -> tuple[str, ...]:
     if valid_pixels == 0:
         return ("The scene holds no valid pixel: the result is empty.",)
     share = zero_pixels / valid_pixels

@@ -1,0 +1,47 @@
+"""Whether the files of a scene are still those that were opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rest_backend.errors import InputError
+
+# Statistics and overviews: QGIS writes them while a layer is open, and no pixel is read from them.
+_BESIDE = (".aux.xml", ".ovr")
+
+
+class SourceFiles:
+    """Size, time and identity of files, as they are when this is made.
+
+    Args:
+        files: The files of a scene.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._states = {file: _state(file) for file in files if not file.name.lower().endswith(_BESIDE)}
+
+    def check(self) -> None:
+        """Compare them with what they are now.
+
+        Raises:
+            InputError: ``E_SCENE_CHANGED``.
+        """
+        for file, state in self._states.items():
+            now = _state(file)
+            if now != state:
+                happened = "deleted or moved" if now is None else "changed"
+                raise InputError(
+                    "E_SCENE_CHANGED",
+                    f"{file.name} was {happened} while the job read it: nothing was written. Start the job "
+                    "again when the scene is complete.",
+                )
+
+
+def _state(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(file)  # noqa: PTH116  follows links, as GDAL does
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
