@@ -63,14 +63,15 @@ def _placing(scene: Scene) -> tuple[Affine | None, Any]:
 def _on_the_ellipsoid(crs: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Geocentric coordinates in metres, ``(points, 3)``: they know neither poles nor a date line.
 
-    NaN where the system does not reach; None where it has no place on the earth (a building site's, another planet's).
+    None where the system does not reach, or has no place on the earth (a building site's, another planet's).
     """
     try:
         with rasterio.Env():
             longitude, latitude = np.radians(transform_points(crs, "EPSG:4326", x, y))
     except (CRSError, RasterioError, CPLE_BaseError):
         return None
-    longitude[~np.isfinite(longitude)] = latitude[~np.isfinite(latitude)] = np.nan
+    if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
+        return None
     normal = _AXIS / np.sqrt(1 - _ECCENTRICITY * np.sin(latitude) ** 2)
     return np.column_stack(
         [
