@@ -7,6 +7,7 @@
 from typing import Any
 
 from rest_backend.daemon.serve import serve
+from rest_backend.methods.plan import PlanRequest, PlanSummary, plan
 from rest_backend.methods.segment import (
     SegmentProgress,
     SegmentRequest,
@@ -18,6 +19,8 @@ from rest_backend.methods.verify import VerifyRequest, VerifySummary, verify
 from rest_backend.models.zoo import list_models, summary
 
 __all__ = [
+    "PlanRequest",
+    "PlanSummary",
     "SegmentProgress",
     "SegmentRequest",
     "SegmentStart",
@@ -25,6 +28,7 @@ __all__ = [
     "VerifyRequest",
     "VerifySummary",
     "models",
+    "plan",
     "segment",
     "serve",
     "verify",

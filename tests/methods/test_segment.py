@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_the_map_equals_the_whole_forward_with_nodata_kept(tmp_path: Path, tiny_
     scene = write_raster(tmp_path / "scene.tif", values, nodata=0, transform=ROTATED)
     handed: list[tuple[int, NDArray[np.uint8]]] = []
     summary = segment(
-        SegmentRequest(scene, tmp_path / "classes.tif", str(tiny_model), device="cpu"),
+        SegmentRequest(scene, tmp_path / "classes.tif", str(tiny_model), device="cpu", bands=(1, 2, 3)),
         on_rows=lambda product, row, rows: handed.append((row, rows.copy())),
     )
     valid = (values != 0).any(axis=0)
@@ -58,7 +59,13 @@ def test_the_map_equals_the_whole_forward_with_nodata_kept(tmp_path: Path, tiny_
     assert [row for row, _ in handed] == list(starts[:-1])
     assert summary.valid_pixels == valid.sum()
     assert summary.fallback_ops == []
-    assert summary.context == "scene"
+    assert summary.exact
+    assert summary.window == summary.read_window == (0, 0, 203, 151)
+    assert [(band["model"], band["band"], band["how"]) for band in summary.bands] == [
+        ("red", 1, "given"),
+        ("green", 2, "given"),
+        ("blue", 3, "given"),
+    ]
     with rasterio.open(tmp_path / "classes.tif") as dataset, rasterio.open(scene) as source:
         assert dataset.transform == source.transform == ROTATED
         assert dataset.crs == source.crs
@@ -93,7 +100,8 @@ def test_a_window_is_cut_out_of_the_scene(tmp_path: Path, tiny_model: Path) -> N
     assert starts[0].window == (20, 30, 64, 40)
     assert starts[0].rows == 40
     assert rows[0] == 30
-    assert summary.context == "window"
+    assert summary.window == (20, 30, 64, 40)
+    assert summary.exact
     with rasterio.open(tmp_path / "classes.tif") as dataset, rasterio.open(scene) as source:
         assert dataset.shape == (40, 64)
         assert dataset.transform == source.transform @ Affine.translation(20, 30)
@@ -122,10 +130,24 @@ def test_a_scene_without_reference_system_works_and_says_so(tmp_path: Path, tiny
         assert dataset.crs is None
 
 
-def test_more_bands_than_the_model_reads_are_told(tmp_path: Path, tiny_model: Path) -> None:
-    scene = write_raster(tmp_path / "scene.tif", ramp(5, 40, 50))
+def test_bands_are_found_by_what_they_show(tmp_path: Path, tiny_model: Path) -> None:
+    values = ramp(5, 40, 50)
+    names = ("nir", "blue", "swir1", "red", "green")
+    scene = write_raster(tmp_path / "scene.tif", values, names=names)
     summary = segment(SegmentRequest(scene, tmp_path / "classes.tif", str(tiny_model), device="cpu"))
-    assert any("5 bands" in note and "first 3" in note for note in summary.notes)
+    assert [band["band"] for band in summary.bands] == [4, 5, 2]
+    expected = _whole_forward(tiny_model, values[[3, 4, 1]], np.ones((40, 50), bool))
+    assert np.mean(_read(tmp_path / "classes.tif") != expected) <= 1e-3
+    with rasterio.open(tmp_path / "classes.tif") as dataset:
+        assert dataset.tags()["REST_BANDS"] == "4,5,2"
+        assert json.loads(dataset.tags()["REST_BAND_MATCH"])[0] == {"model": "red", "band": 4, "how": "name"}
+
+
+def test_an_assumed_order_is_told(tmp_path: Path, tiny_model: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", ramp(6, 40, 50, "uint16"))
+    summary = segment(SegmentRequest(scene, tmp_path / "classes.tif", str(tiny_model), device="cpu"))
+    assert [band["band"] for band in summary.bands] == [3, 2, 1]
+    assert any("band 3 as red" in note for note in summary.notes)
 
 
 def test_progress_goes_through_its_stages(tmp_path: Path, tiny_model: Path) -> None:
@@ -170,7 +192,10 @@ def _bad(tmp_path: Path, name: str) -> dict[str, Any]:
         write_raster(good, (ramp(3, 40, 50, "float32") * (1 + 1j)).astype(np.complex64))
     if name == "two bands":
         write_raster(good, ramp(2, 40, 50))
+    if name == "nine bands":
+        write_raster(good, ramp(9, 40, 50))
     return {
+        "complex": {"bands": (1, 2, 3)},
         "missing": {"scene": tmp_path / "missing.tif"},
         "no folder": {"output": tmp_path / "no" / "folder" / "classes.tif"},
         "folder is a file": {"output": good / "classes.tif"},
@@ -179,6 +204,14 @@ def _bad(tmp_path: Path, name: str) -> dict[str, Any]:
         "empty window": {"window": (0, 0, 0, 5)},
         "no such device": {"device": "cuda:99"},
         "too little memory": {"memory_bytes": 10**6},
+        "band that is not there": {"bands": (1, 2, 4)},
+        "band twice": {"bands": (1, 2, 1)},
+        "two bands given": {"bands": (1, 2)},
+        "no resolution": {"resolution_m": 0.0},
+        "tiny resolution": {"resolution_m": 1e-4},
+        "same file twice": {"confidence": tmp_path / "classes.tiff"},
+        "scores into no folder": {"probabilities": tmp_path / "no" / "scores.tif"},
+        "scores over the scene": {"confidence": good},
     }.get(name, {})
 
 
@@ -188,7 +221,16 @@ def _bad(tmp_path: Path, name: str) -> dict[str, Any]:
         ("missing", "E_SCENE_MISSING"),
         ("not a raster", "E_SCENE_NOT_RASTER"),
         ("complex", "E_SCENE_COMPLEX"),
-        ("two bands", "E_SCENE_BANDS"),
+        ("two bands", "E_BANDS_UNSURE"),
+        ("nine bands", "E_BANDS_UNSURE"),
+        ("band that is not there", "E_SCENE_BANDS"),
+        ("band twice", "E_BANDS_TWICE"),
+        ("two bands given", "E_BANDS_COUNT"),
+        ("no resolution", "E_RESOLUTION"),
+        ("tiny resolution", "E_RESOLUTION"),
+        ("same file twice", "E_OUTPUT_TWICE"),
+        ("scores into no folder", "E_OUTPUT_FOLDER"),
+        ("scores over the scene", "E_OUTPUT_IS_SCENE"),
         ("no folder", "E_OUTPUT_FOLDER"),
         ("folder is a file", "E_OUTPUT_FOLDER"),
         ("unknown model", "E_MODEL_UNKNOWN"),

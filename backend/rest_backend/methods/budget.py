@@ -1,0 +1,104 @@
+"""Memory of a job: what the process holds beside the engine's tensors, and what that leaves for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rest_backend.engine import Plan, SceneProgram
+from rest_backend.errors import ResourceError
+from rest_backend.methods.memory import available_bytes, resident_bytes
+from rest_backend.methods.network_input import reading_bytes
+from rest_backend.methods.products import product_bytes
+from rest_backend.methods.request import Window
+from rest_backend.methods.subject import Subject
+from rest_backend.rasters.classmap import BLOCK
+
+_KERNEL_BYTES = 90_000_000  # what torch's kernels take besides tensors
+_SHARE_OF_AVAILABLE = 0.6
+_SHARE_OF_CUDA = 0.9  # of the device's free memory
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes of this process.
+
+    Attributes:
+        limit: Most it may have resident.
+        resident: What it has before the sweep, the network included.
+        beside: What reading, results and kernels take besides tensors, at most.
+        device: Device of the sweep.
+    """
+
+    limit: int
+    resident: int
+    beside: int
+    device: torch.device
+
+    def tensor_limit(self) -> int:
+        """Bytes the engine's tensors may take on the device; below 0 when not even the rest fits."""
+        spare = self.limit - self.resident - self.beside
+        if self.device.type != "cuda" or spare < 0:
+            return spare
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return int(free * _SHARE_OF_CUDA)
+
+    def smallest(self, program: SceneProgram, spill_folder: Path) -> int:
+        """The smallest limit of resident bytes with which the program can be swept."""
+        return self.process_bytes(program.smallest_memory(self.device, spill_folder))
+
+    def process_bytes(self, tensors: int) -> int:
+        """Resident bytes of the process when the engine's tensors take so many."""
+        return self.resident + self.beside + (0 if self.device.type == "cuda" else tensors)
+
+
+def plan_sweep(program: SceneProgram, budget: Budget, spill_folder: Path) -> Plan:
+    """The engine's plan within a budget.
+
+    Args:
+        program: The captured network.
+        budget: Memory of the process.
+        spill_folder: Where stored tensors may go as mapped files.
+
+    Raises:
+        ResourceError: ``E_MEMORY``; the sentence names the smallest limit that works.
+    """
+    tensors = budget.tensor_limit()
+    if tensors >= program.smallest_memory(budget.device, spill_folder):
+        return program.plan(tensors, budget.device, spill_folder=spill_folder)
+    if budget.device.type == "cuda" and tensors >= 0:
+        program.plan(tensors, budget.device, spill_folder=spill_folder)  # raises in terms of the device
+    smallest = -(-budget.smallest(program, spill_folder) // 10**7) / 100  # GB, rounded up
+    raise ResourceError(
+        "E_MEMORY",
+        f"The memory limit of {budget.limit / 1e9:.2f} GB is too small for this job: the smallest that works"
+        f" is {smallest:.2f} GB. Raise it, take a narrower window or area, or a smaller network.",
+    )
+
+
+def make_budget(
+    subject: Subject, read_window: Window, planes: int, device: torch.device, limit: int | None
+) -> Budget:
+    """Budget of a job about to be swept; the network is loaded and captured already.
+
+    Args:
+        subject: What is segmented.
+        read_window: What the network runs on, in pixels of the padded run grid.
+        planes: Products of each pixel.
+        device: Device of the sweep.
+        limit: Most resident bytes as asked for; None: a share of what is available.
+    """
+    resident = resident_bytes()
+    if limit is None:
+        limit = resident + int(available_bytes() * _SHARE_OF_AVAILABLE)
+    width, classes = subject.window[2], len(subject.model.card.classes)
+    beside = (
+        _KERNEL_BYTES
+        + subject.source.cache_bytes
+        + reading_bytes(subject.source, read_window[2], device)
+        + product_bytes(classes, planes, width)
+        + BLOCK * width * planes  # rows the writers gather
+    )
+    return Budget(limit, resident, beside, device)
