@@ -178,8 +178,9 @@ class ResampledScene:
             "height": height,
             "width": width,
             "dtype": "float32",
-            "nodata": math.nan,
         }
+        if np.isnan(source).any():  # without, GDAL need not look at every pixel
+            profile["nodata"] = math.nan
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open("tile", "w+", **profile) as memory:
