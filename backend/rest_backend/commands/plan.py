@@ -22,7 +22,12 @@ _RESOURCES = ("E_MEMORY", "E_DISK")  # how codes begin that more memory or disk 
 @click.command()
 @click.argument("scene", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", default="", type=click.Path(path_type=Path), help="Class map that would be written."
+    "-o",
+    "--output",
+    default="classes.tif",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Class map that would be written.",
 )
 @scene_options
 @json_option
