@@ -15,10 +15,13 @@ from qgis.gui import QgsMessageBarItem
 from qgis.PyQt.QtCore import QCoreApplication, QEvent
 from rest_qgis.client import Engine
 from rest_qgis.plugin import RestPlugin
+from rest_qgis.processing.desk import Order
+from rest_qgis.processing.models import ModelClass
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = "kitsap-buildings"
 CLASSES = {0: "background", 1: "building"}
+COLORS = {0: "#303030", 1: "#e06030"}
 END_MILLISECONDS = 120_000  # a job's end on a machine others use too
 
 
@@ -62,6 +65,18 @@ def add_layer(path: Path, interface: Any) -> QgsRasterLayer:
     interface.mapCanvas().setDestinationCrs(layer.crs())
     interface.mapCanvas().setExtent(layer.extent())
     return layer
+
+
+def order_for(scene: Path, output: Path, **fields: Any) -> Order:
+    """A job for the bundled model, as the dock would make it."""
+    classes = [ModelClass(number, name, COLORS[number]) for number, name in CLASSES.items()]
+    return Order(
+        scene=str(scene),
+        model=MODEL,
+        output=str(output),
+        classes=classes,
+        **{"title": f"{scene.stem} – {output.stem}", **fields},
+    )
 
 
 def open_dock(plugin: RestPlugin, qtbot: Any) -> Any:

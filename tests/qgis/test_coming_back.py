@@ -1,0 +1,269 @@
+"""Jobs are found again: after the engine died or was stopped, and by another QGIS than the one that asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qgis.core import Qgis, QgsProject, QgsSettings
+from rest_qgis.gui import records
+from rest_qgis.plugin import RestPlugin
+from tests.qgis.stage import (
+    REPOSITORY,
+    make_scene,
+    messages,
+    order_for,
+    read,
+    rest_layers,
+    until,
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_profile() -> Iterator[None]:
+    QgsSettings().remove("rest_qgis/jobs")
+    yield
+    QgsSettings().remove("rest_qgis/jobs")
+
+
+@pytest.fixture
+def reference(plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path) -> np.ndarray:
+    """What a job nobody disturbs makes of the scene."""
+    order = order_for(small_scene, tmp_path / "reference.tif", keep_layer=False)
+    _run(plugin, qtbot, order)
+    return read(order.output)
+
+
+@pytest.fixture
+def waiting(plugin: RestPlugin, qtbot: Any, tmp_path: Path) -> Iterator[Any]:
+    """Another job before all others, so that those stay in the queue until it is cancelled."""
+    scene = make_scene(tmp_path / "large.tif", width=4096, height=8192)
+    job = plugin.link.segment(order_for(scene, tmp_path / "large-classes.tif", watchable=False, preview=True))
+    until(qtbot, lambda: job.state == "running")
+    yield job
+    job.cancel()
+    until(qtbot, lambda: job.ended)
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["project", "profile"])
+def test_a_new_qgis_gets_the_whole_result_of_one_that_was_killed(
+    plugin: RestPlugin,
+    qgis_iface: Any,
+    qtbot: Any,
+    small_scene: Path,
+    tmp_path: Path,
+    reference: np.ndarray,
+    waiting: Any,
+    saved: bool,
+) -> None:
+    project = tmp_path / "project.qgs"
+    output = tmp_path / "classes.tif"
+    _leave(small_scene, output, project if saved else None)
+    if saved:
+        assert QgsProject.instance().read(str(project))
+        assert all(layer.isValid() for layer in QgsProject.instance().mapLayers().values())
+        assert not QgsProject.instance().isDirty()
+    else:
+        QgsSettings().sync()
+        plugin.coming_back.come_back(unsaved=True)
+    until(qtbot, lambda: [layer.source()[-4:] for layer in rest_layers()] == [".vrt"])
+    (layer,) = rest_layers()
+    assert not waiting.ended
+    waiting.cancel()
+    until(qtbot, lambda: layer.source() == str(output))
+    assert np.array_equal(read(output), reference)
+    until(qtbot, lambda: not _noted())
+    assert [text for text in messages(qgis_iface, Qgis.MessageLevel.Success) if "is done" in text]
+
+
+def test_what_is_done_meanwhile_is_loaded_once(
+    plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path
+) -> None:
+    project, output = tmp_path / "project.qgs", tmp_path / "classes.tif"
+    key = _leave(small_scene, output, project)
+    until(qtbot, lambda: output.exists())
+    assert QgsProject.instance().read(str(project))
+    until(qtbot, lambda: [layer.source() for layer in rest_layers()] == [str(output)])
+    until(qtbot, lambda: not _noted())
+    assert QgsProject.instance().write()
+    assert key not in project.read_text(encoding="utf-8")
+    # An older copy of the project, in which the job is still open and its result is shown.
+    records.keep_in_project(order_for(small_scene, output, key=key))
+    assert QgsProject.instance().write()
+    assert QgsProject.instance().read(str(project))
+    until(qtbot, lambda: not _noted())
+    assert [layer.source() for layer in rest_layers()] == [str(output)]
+
+
+def test_jobs_without_a_result_leave_one_message(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, small_scene: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        records.keep_in_project(order_for(small_scene, tmp_path / f"{name}.tif", title=name))
+    project = tmp_path / "project.qgs"
+    assert QgsProject.instance().write(str(project))
+    assert QgsProject.instance().read(str(project))
+    until(qtbot, lambda: not _noted())
+    shown = [item.text() for item in qgis_iface.messageBar().items()]
+    assert len(shown) == 1
+    assert "“a”" in shown[0]
+    assert "E_UNKNOWN_JOB" in shown[0]
+    assert "1 more" in shown[0]
+    assert rest_layers() == []
+
+
+def test_a_stopped_engine_shows_its_queue_again_when_it_runs(
+    plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "classes.tif"
+    plugin.link.segment(order_for(small_scene, output))
+    until(qtbot, lambda: len(rest_layers()) == 1)
+    plugin.toolbar.stop_action.trigger()
+    until(qtbot, lambda: plugin.link.state == "stopped" and not rest_layers())
+    assert len(_noted()) == 1
+    plugin.toolbar.start_action.trigger()
+    until(qtbot, lambda: [layer.source() for layer in rest_layers()] == [str(output)])
+    until(qtbot, lambda: not _noted())
+
+
+def test_the_jobs_list_survives_a_killed_engine(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, small_scene: Path, tmp_path: Path, reference: np.ndarray
+) -> None:
+    output = tmp_path / "classes.tif"
+    job = plugin.link.segment(order_for(small_scene, output, title="to be killed"))
+    until(qtbot, lambda: job.state == "running")
+    plugin.toolbar.jobs_action.trigger()
+    panel = plugin.jobs_panel
+    until(qtbot, lambda: _row(panel, "to be killed")[1] in ("Running", "Waiting"))
+    connection = Path(os.environ["REST_HOME"]) / "connection.json"
+    os.kill(json.loads(connection.read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
+    until(qtbot, lambda: _row(panel, "to be killed")[1] == "Done")
+    until(qtbot, lambda: [layer.source() for layer in rest_layers()] == [str(output)])
+    assert np.array_equal(read(output), reference)
+    assert _row(panel, "reference")[1] == "Done"  # from before the kill
+
+
+def test_a_job_comes_back_to_its_own_project_only(
+    plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path, waiting: Any
+) -> None:
+    project, output = tmp_path / "project.qgs", tmp_path / "classes.tif"
+    assert QgsProject.instance().write(str(project))
+    job = plugin.link.segment(order_for(small_scene, output))
+    until(qtbot, lambda: len(rest_layers()) == 1)
+    assert QgsProject.instance().write()
+    QgsProject.instance().clear()
+    waiting.cancel()
+    until(qtbot, lambda: job.ended)
+    qtbot.wait(50)
+    assert rest_layers() == []
+    assert QgsProject.instance().read(str(project))
+    until(qtbot, lambda: [layer.source() for layer in rest_layers()] == [str(output)])
+
+
+def test_noting_a_job_does_not_ask_for_saving(plugin: RestPlugin, small_scene: Path, tmp_path: Path) -> None:
+    project = QgsProject.instance()
+    assert project.write(str(tmp_path / "project.qgs"))
+    order = order_for(small_scene, tmp_path / "a.tif", window=(0, 0, 64, 64), bands=(3, 2, 1), aoi="/a.gpkg")
+    records.keep_in_project(order)
+    assert not project.isDirty()
+    assert project.write()
+    project.clear()
+    assert project.read(str(tmp_path / "project.qgs"))
+    (found,) = records.orders_of_project(unsaved=False)
+    assert found == order
+
+
+def test_previews_and_abandoned_jobs_are_not_noted(
+    plugin: RestPlugin, small_scene: Path, tmp_path: Path
+) -> None:
+    for fields in ({"preview": True}, {"abandon_seconds": 60}):
+        assert plugin.coming_back.listen(order_for(small_scene, tmp_path / "a.tif", **fields)) is None
+    assert _noted() == set()
+
+
+def test_a_refused_job_is_not_noted_any_more(plugin: RestPlugin, qtbot: Any, small_scene: Path) -> None:
+    with qtbot.waitSignal(plugin.link.job_failed) as failed:
+        assert plugin.link.segment(order_for(small_scene, Path("not absolute.tif"))) is None
+    assert failed.args[1] == "E_REQUEST"
+    assert _noted() == set()
+
+
+def test_the_newest_are_kept(plugin: RestPlugin, small_scene: Path, tmp_path: Path) -> None:
+    orders = [order_for(small_scene, tmp_path / "a.tif") for _ in range(records.MOST_RECORDS + 5)]
+    for order in orders:
+        records.keep_in_profile(order, "")
+        records.keep_in_project(order)
+    newest = {order.key for order in orders[5:]}
+    assert {order.key for order in records.orders_of_project(unsaved=False)} == newest
+    assert _noted() == newest
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{",
+        "[" * 100_000,
+        "[1, null, {}]",
+        '[{"key": "../../etc"}]',
+        '[{"key": "a", "scene": 1}]',
+        " " * 3_000_000,
+    ],
+    ids=["cut off", "deep", "no records", "bad key", "wrong kind", "huge"],
+)
+def test_a_project_that_makes_no_sense_is_harmless(plugin: RestPlugin, entry: str) -> None:
+    QgsProject.instance().writeEntry("rest_qgis", "/jobs", entry)
+    QgsSettings().setValue("rest_qgis/jobs/a", entry)
+    assert records.orders_of_project(unsaved=True) == []
+    assert plugin.link.state == "stopped"
+
+
+def _leave(scene: Path, output: Path, project: Path | None) -> str:
+    """Have another QGIS hand in a job, and kill it; returns the job's key."""
+    before = _noted()
+    profile = Path(QgsSettings().fileName()).parents[1]
+    files = [str(path or "") for path in (profile, scene, output, project)]
+    command = [sys.executable, "-m", "tests.qgis.leaving", *files]
+    paths = [path for path in sys.path if path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment
+    ) as qgis:
+        try:
+            assert qgis.stdout.readline() == "left\n"
+        finally:
+            qgis.kill()
+    QgsSettings().sync()
+    (key,) = _noted() - before
+    return key
+
+
+def _run(plugin: RestPlugin, qtbot: Any, order: Any) -> None:
+    job = plugin.link.segment(order)
+    until(qtbot, lambda: job.ended)
+    assert job.state == "done"
+
+
+def _noted() -> set[str]:
+    """Keys of the jobs in the profile and in the open project."""
+    settings = QgsSettings()
+    settings.beginGroup("rest_qgis/jobs")
+    return {*settings.childKeys(), *(order.key for order in records.orders_of_project(unsaved=True))}
+
+
+def _row(panel: Any, title: str) -> list[str]:
+    """The cells of the row whose first one contains ``title``; empty cells where there is none."""
+    model = panel.table.model()
+    for row in range(model.rowCount()):
+        cells = [model.index(row, column).data() for column in range(model.columnCount())]
+        if title in cells[0]:
+            return cells
+    return [""] * model.columnCount()
