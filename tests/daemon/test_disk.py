@@ -46,6 +46,18 @@ def test_the_code_reaches_the_client_and_nothing_is_left(
     assert list((daemon.home / "inbox").iterdir()) == []
 
 
+def test_a_job_whose_rows_have_no_room_is_refused_before_it_computes(
+    served: Client, daemon: Daemon, tmp_path: Path
+) -> None:
+    job = served.submit(fake_job(tmp_path, width=10**6, height=10**9, products="classes,confidence"))
+    failed = served.expect(Failed)
+    assert (failed.job, failed.code) == (job, "E_DISK_FULL")
+    assert f"need {2 * 10**15:,} bytes" in failed.message
+    assert "bytes are free" in failed.message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out.attempts"]
+    assert list((daemon.home / "spool").iterdir()) == []
+
+
 def test_a_full_disk_under_the_spool_names_the_free_bytes(tmp_path: Path) -> None:
     spool = RowSpool(tmp_path / "job", (0, 0, 4, 4), 0, {})
     spool.append("classes", 0, bytes(4))

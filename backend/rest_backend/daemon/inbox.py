@@ -13,6 +13,7 @@ from rest_backend.errors import InputError
 _log = logging.getLogger(__name__)
 
 FORGOTTEN_SECONDS = 24 * 3600.0  # a folder is made before its job is submitted
+_NO_FOLDER = ("", ".", "..")
 
 
 def check_key(key: str) -> None:
@@ -23,7 +24,7 @@ def check_key(key: str) -> None:
     """
     if not key:
         raise InputError("E_KEY", "A job needs a key, so that sending it twice does not run it twice.")
-    if key in (".", ".."):
+    if key in _NO_FOLDER:
         raise InputError("E_KEY", f"{key!r} is no key for a job.")
 
 
@@ -38,8 +39,9 @@ class Inbox:
         self._folder = folder
 
     def remove(self, key: str) -> None:
-        """Delete the files of a job; whatever cannot be deleted is logged."""
-        check_key(key)
+        """Delete the files of a job, if its key names any; whatever cannot be deleted is logged."""
+        if key in _NO_FOLDER:
+            return
         path = self._folder / key
         try:
             if path.is_dir() and not path.is_symlink():

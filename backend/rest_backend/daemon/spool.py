@@ -95,6 +95,25 @@ def product_path(folder: Path, product: str) -> Path:
     return folder / f"{product}.raw"
 
 
+def check_room(folder: Path, needed: int) -> None:
+    """Refuse a job whose rows cannot all be kept, before hours are spent on it.
+
+    Args:
+        folder: The job's spool folder, there or not.
+        needed: Bytes still to come.
+
+    Raises:
+        ResourceError: ``E_DISK_FULL``.
+    """
+    free = shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise ResourceError(
+            "E_DISK_FULL",
+            f"The rows of this job need {needed:,} bytes in the engine's folder {folder.parent},"
+            f" where {free:,} bytes are free. Make room, or ask for fewer outputs or a smaller area.",
+        )
+
+
 class RowSpool:
     """Writer of one job's rows; used by the worker only.
 

@@ -37,7 +37,7 @@ import msgspec
 import psutil
 
 from rest_backend.daemon import link
-from rest_backend.daemon.spool import Block, RowSpool
+from rest_backend.daemon.spool import Block, RowSpool, check_room
 from rest_backend.errors import ResourceError, RestError
 from rest_backend.threads import wait_passively
 from rest_backend.wire.messages import HEADER_LIMIT, SegmentJob, Window
@@ -238,9 +238,11 @@ class _Job:
             raise ResourceError(
                 "E_SCENE_CHANGED", "The scene changed while the job was interrupted; run the job again."
             )
+        spool = Path(self._run.spool)
+        check_room(spool, len(start.products) * width * height - sum(self._run.offsets.values()))
         paths = [str(Path(path).absolute()) for path in start.temporary_paths]
         self._link.send(link.Begun(id=self._run.id, window=window, temporary_paths=paths))
-        self._spool = RowSpool(Path(self._run.spool), window, self._run.next_seq, self._run.offsets)
+        self._spool = RowSpool(spool, window, self._run.next_seq, self._run.offsets)
 
     def on_rows(self, product: str, row: int, values: Any) -> None:
         """Rows of a product are finished."""
