@@ -198,6 +198,15 @@ def test_the_model_s_own_names_count_but_not_the_names_of_unnamed_bands() -> Non
     assert bands_of(match_bands(card("band 1", "band 2"), plain(2))) == [(None, "missing")] * 2
 
 
+def test_a_code_is_no_name_of_its_own() -> None:
+    model = card("red")
+    band = Band(name="B4", role="red")
+    model = ModelCard(**{name: getattr(model, name) for name in model.__struct_fields__} | {"bands": [band]})
+    unknown = [SceneBand(4, "B4", "", None, "uint8")]  # near infrared, if it is Landsat 7
+    assert bands_of(match_bands(model, unknown + plain(2))) == [(None, "missing")]
+    assert bands_of(match_bands(model, [SceneBand(1, "B4", "red", None, "uint16", "name")])) == [(1, "name")]
+
+
 def test_a_narrow_near_infrared_stands_in_only_where_nobody_wants_it() -> None:
     bands = [SceneBand(1, "B8A", "nir08", None, "uint16", "name")]
     assert bands_of(match_bands(card("nir"), bands)) == [(1, "name")]

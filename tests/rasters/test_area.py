@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import warnings
@@ -211,7 +212,9 @@ def test_areas_in_another_reference_system(
         else:
             places = [place(transform, *corner) for corner in corners]
             x, y = transform_points(scene.crs, area_crs, *zip(*places, strict=True))
-            shape = shapely.Polygon(np.column_stack([x, y]))
+            ring = shapely.Polygon(np.column_stack([x, y]))
+            shape = ring.difference(ring.centroid.buffer(math.sqrt(ring.area) / 9, quad_segs=1))
+            assert len(shape.interiors) == 1
         area = read_area(save(tmp_path / "area.gpkg", [shape], area_crs), scene)
         assert area.notes == (f"The area was reprojected from {area_crs} to {scene_crs}.",)
         # The truth: each pixel's centre brought into the area's system, where its edges are straight.
@@ -265,6 +268,15 @@ def test_only_polygons_count_and_the_rest_is_told(tmp_path: Path) -> None:
         area = read_area(file, scene)
         assert np.array_equal(whole(area, scene), by_centres(STAR, scene))
         assert area.notes == ("2 of the area's shapes are no polygons: they are left out.",)
+
+
+def test_curves_are_followed(tmp_path: Path) -> None:
+    x, y, radius = 401_003.3, 5_699_251.7, 611.1
+    file = tmp_path / "area.csv"
+    arc = f"({x - radius} {y},{x} {y + radius},{x + radius} {y},{x} {y - radius},{x - radius} {y})"
+    file.write_text(f'id,WKT\n1,"CURVEPOLYGON(CIRCULARSTRING{arc})"\n')
+    with open_scene(scene_file(tmp_path, crs=None)) as scene:
+        assert read_area(file, scene).pixels == pytest.approx(math.pi * (radius / 10) ** 2, rel=0.005)
 
 
 def test_heights_are_left_out(tmp_path: Path) -> None:
@@ -321,6 +333,8 @@ def test_areas_and_scenes_that_cannot_be_placed_on_each_other(tmp_path: Path) ->
     code, message = refused(file, scene_file(tmp_path, crs=None))
     assert code == "E_AOI_CRS"
     assert "set the scene's" in message
+    declared = save(tmp_path / "area.geojson", [STAR], RFC7946="NO")
+    assert refused(declared, scene_file(tmp_path, crs=None))[0] == "E_AOI_CRS"
     points = write_raster(tmp_path / "points.tif", ramp(1, 30, 40), gcps=control_points(), crs=UTM)
     code, message = refused(file, points)
     assert code == "E_AOI_CRS"

@@ -38,6 +38,10 @@ def data(name: str) -> Path:
         ("sigma0_VH_db", "vh"),
         ("B2 blue", "blue"),
         ("R", "red"),
+        ("IR", "nir"),
+        ("near-IR", "nir"),
+        ("mid IR", "mir"),
+        ("thermal infrared", "tir"),
         ("Band 1", ""),
         ("redness", ""),
         ("red minus nir", ""),
@@ -60,6 +64,8 @@ def test_a_name_tells_its_role(name: str, role: str) -> None:
         (["SR_B4", "SR_B5", "ST_B10"], "", ("red", "nir", "tir1")),
         (["T33UUU_20200101_B08_10m", "x"], "", ("nir", "")),
         ([f"B{number}" for number in range(1, 8)], "", ("",) * 7),  # Landsat 5 or Landsat 8
+        ([f"B{number}" for number in range(1, 15)], "", ("",) * 14),  # ASTER
+        ([f"B{number}" for number in range(10, 15)], "", ("",) * 5),
     ],
 )
 def test_codes_count_only_where_they_mean_one_thing(
@@ -121,6 +127,8 @@ def test_wavelengths_of_band_metadata(
         ("band 1 (418.24 Nanometers)", 418.24),
         ("B4, central wavelength 665 nm", 665.0),
         ("red 0.66um", 660.0),
+        ("Blue (450-520 nm)", 485.0),
+        ("0.45 – 0.52 µm", 485.0),
         ("2020-05-18", None),
         ("row 12 numbers", None),
     ],

@@ -17,7 +17,7 @@ from typing import Literal
 from rest_backend.errors import InputError
 from rest_backend.models.card import Band, ModelCard
 from rest_backend.rasters.bands import SceneBand
-from rest_backend.rasters.roles import accepted_roles, canonical_role, tolerance, wavelength_of
+from rest_backend.rasters.roles import accepted_roles, canonical_role, is_band_code, tolerance, wavelength_of
 
 How = Literal["given", "name", "wavelength", "colour", "order", "missing"]
 
@@ -172,7 +172,9 @@ class _Matching:
                 self._take(index, same[0], "name", f'Band {same[0].number} is named "{same[0].name}".')
 
     def _contradicts(self, band: SceneBand, role: str) -> bool:
-        return bool(band.role) and wavelength_of(role) is not None and band.role not in accepted_roles(role)
+        if not band.role:
+            return is_band_code(band.name)  # B4 of one satellite is not B4 of another
+        return wavelength_of(role) is not None and band.role not in accepted_roles(role)
 
     def _by_role(self, source: Literal["name", "colour"]) -> None:
         # Exact roles of all inputs first: "nir" may take a narrow near infrared only if nobody wants that.
@@ -232,6 +234,8 @@ class _Matching:
 
     def _fits(self, order: SensorOrder) -> bool:
         """Whether number, types and what is known of the bands agree with an order."""
+        if len(order.roles) <= 4 and any(is_band_code(band.name) for band in self._bands):
+            return False  # a choice of a satellite's bands, in an order of its own
         return (
             len(order.roles) == len(self._bands)
             and all(band.dtype in order.dtypes for band in self._bands)

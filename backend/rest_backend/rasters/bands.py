@@ -62,7 +62,10 @@ _NANOMETRES = {  # by unit
     "micrometre": 1000.0,
 }
 _NUMBER = r"\d{1,7}(?:\.\d{1,12})?(?:e[+-]?\d{1,2})?"
-_DESCRIBED = re.compile(rf"({_NUMBER})\s*(nm|nanomet(?:er|re)s?|[uµμ]m|microns?|micromet(?:er|re)s?)\b", re.I)
+_DESCRIBED = re.compile(  # one wavelength, or the first and the last
+    rf"(?:({_NUMBER})\s*[-–]\s*)?({_NUMBER})\s*(nm|nanomet(?:er|re)s?|[uµμ]m|microns?|micromet(?:er|re)s?)\b",
+    re.I,
+)
 _WITHOUT_UNIT = re.compile(r"unknown|index|", re.I)
 
 
@@ -155,7 +158,9 @@ def _wavelength(
     if found is None:
         found = listed
     if found is None and (described := _DESCRIBED.search(name[:256])):
-        found = _nanometres(described[1], described[2])
+        first, last, unit = described.groups()
+        middle = float(last) if first is None else (float(first) + float(last)) / 2
+        found = _nanometres(f"{middle:.9f}", unit)
     return found
 
 

@@ -53,11 +53,12 @@ _ALIASES = {
     "rededge1": "rededge1", "rededge2": "rededge2", "rededge3": "rededge3",
     "re1": "rededge1", "re2": "rededge2", "re3": "rededge3",
     "rededge071": "rededge1", "rededge075": "rededge2", "rededge078": "rededge3",
-    "nir": "nir", "nir1": "nir", "ir": "nir", "infrared": "nir", "nearinfrared": "nir", "nirbroad": "nir",
+    "nir": "nir", "nir1": "nir", "nearir": "nir", "nearinfrared": "nir", "nirbroad": "nir",
     "nir08": "nir08", "narrownir": "nir08", "nirnarrow": "nir08", "nir8a": "nir08",
     "nir2": "nir09", "nir09": "nir09", "watervapour": "nir09", "watervapor": "nir09",
     "cirrus": "cirrus",
-    "swir": "swir", "shortwaveinfrared": "swir",
+    "mir": "mir", "midir": "mir", "midinfrared": "mir", "middleinfrared": "mir",
+    "swir": "swir", "shortwaveir": "swir", "shortwaveinfrared": "swir",
     "swir1": "swir1", "swir16": "swir1", "shortwaveinfrared1": "swir1",
     "swir2": "swir2", "swir22": "swir2", "shortwaveinfrared2": "swir2",
     "pan": "pan", "panchromatic": "pan",
@@ -68,7 +69,8 @@ _ALIASES = {
     "elevation": "elevation", "dem": "elevation", "dsm": "elevation", "dtm": "elevation",
     "alpha": "alpha",
 }  # fmt: skip
-_LETTERS = {"r": "red", "g": "green", "b": "blue", "n": "nir"}  # only as a whole name
+# Only as a whole name.
+_SHORT = {"r": "red", "g": "green", "b": "blue", "n": "nir", "ir": "nir", "infrared": "nir"}
 _LONGEST = 4  # words of an alias
 
 _SENTINEL2 = {
@@ -98,7 +100,7 @@ def canonical_role(role: str) -> str:
         The canonical role; the words of the role itself, in lower case, where it is none of ours.
     """
     joined = "".join(_words(role))
-    return _LETTERS.get(joined) or _ALIASES.get(joined) or joined
+    return _SHORT.get(joined) or _ALIASES.get(joined) or joined
 
 
 def accepted_roles(role: str) -> tuple[str, ...]:
@@ -144,9 +146,14 @@ def roles_of_names(names: Sequence[str], product: str = "") -> tuple[str, ...]:
     return tuple(_role_of_words(own) or code for own, code in zip(words, codes, strict=True))
 
 
+def is_band_code(name: str) -> bool:
+    """Whether a name is a band code and nothing else, such as ``B4``: one band for each satellite."""
+    return _CODE.fullmatch(name.strip().lower()) is not None
+
+
 def _role_of_words(words: list[str]) -> str:
-    if len(words) == 1 and words[0] in _LETTERS:
-        return _LETTERS[words[0]]
+    if len(words) == 1 and words[0] in _SHORT:
+        return _SHORT[words[0]]
     found: set[str] = set()
     start = 0
     while start < len(words):
@@ -177,6 +184,11 @@ def _codes(words: list[list[str]], product: str) -> list[str]:
 
 
 def _table(codes: set[str], words: list[list[str]], padded: bool, product: str) -> dict[str, str]:
+    table = _likely_table(codes, words, padded, product)
+    return table if codes <= table.keys() or table is _PADDED else {}  # ASTER has a B12, and a B14
+
+
+def _likely_table(codes: set[str], words: list[list[str]], padded: bool, product: str) -> dict[str, str]:
     everywhere = {word for own in words for word in own} | set(_words(product)[:1])
     if everywhere & {"lc08", "lc09"}:
         return _LANDSAT8

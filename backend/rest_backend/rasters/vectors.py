@@ -46,6 +46,7 @@ POINTING_DRIVERS = frozenset(
 # What GDAL takes a file of such a driver by; refused before it is opened.
 _POINTING_MARKS = (b"<OGRVRTDataSource", b"<OGRWFSDataSource", b"gdal_streamed_alg", b"<GDAL_WMS", b"<OGRCSW")
 _ARCHIVES = (".zip", ".kmz", ".gz", ".tgz", ".tar", ".7z", ".rar")
+_PRESCRIBED = ("EPSG:4326", "OGC:CRS84")  # what GeoJSON is in when it does not say
 _PIECES = 64  # nested collections beyond this are not taken apart
 
 
@@ -104,7 +105,7 @@ def read_polygons(path: str | os.PathLike[str], cancelled: Callable[[], bool] | 
         ) from error
     if not len(shapes):
         raise InputError("E_AOI_EMPTY", f"{file.name} holds no polygon: an area is made of polygons.")
-    if not np.isfinite(shapely.bounds(shapes)).all():
+    if not np.isfinite(shapely.get_coordinates(shapes)).all():
         raise InputError("E_AOI_UNREADABLE", f"{file.name} holds coordinates that are no numbers.")
     if left_out:
         notes.append(f"{left_out} of the area's shapes are no polygons: they are left out.")
@@ -113,8 +114,8 @@ def read_polygons(path: str | os.PathLike[str], cancelled: Callable[[], bool] | 
         notes.append(f"{_polygons_text(repaired)} of the area crossed itself and was repaired.")
     if not len(shapes):
         raise InputError("E_AOI_EMPTY", f"The polygons of {file.name} have no surface.")
-    assumed = info["driver"] in ("GeoJSON", "GeoJSONSeq", "TopoJSON")
-    return Polygons(shapes, _crs(file, info["crs"]), assumed, tuple(notes))
+    prescribed = info["driver"] in ("GeoJSON", "GeoJSONSeq", "TopoJSON") and info["crs"] in _PRESCRIBED
+    return Polygons(shapes, _crs(file, info["crs"]), prescribed, tuple(notes))
 
 
 def _local_file(path: str | os.PathLike[str]) -> Path:
