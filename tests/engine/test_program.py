@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,26 @@ def test_one_of_several_results_of_an_operation_without_a_rule() -> None:
     torch.testing.assert_close(result, sorted_columns(scene))
     assert plan.fallback_ops == ("aten::sort",)
     assert len(intervals) > 4
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+def test_the_smallest_memory_limit_works_and_one_byte_less_does_not(tmp_path: Path, spilled: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.GroupNorm(4, 32), nn.Conv2d(32, 2, 1)).eval()
+    program = SceneProgram.capture(model, 3, 300, 40)
+    folder = tmp_path if spilled else None
+    smallest = program.smallest_memory(spill_folder=folder)
+    assert program.plan(smallest, spill_folder=folder).peak_bytes == smallest
+    with pytest.raises(ResourceError) as caught:
+        program.plan(smallest - 1, spill_folder=folder)
+    assert caught.value.code == "E_MEMORY"
+    assert (program.smallest_memory() > smallest) == spilled
+
+
+def test_the_memory_error_names_a_limit_that_works() -> None:
+    program = SceneProgram.capture(Deep().eval(), 3, 256, 1999)
+    with pytest.raises(ResourceError) as caught:
+        program.plan(1000)
+    megabytes = re.search(r"smallest that works .*? is ([\d,]+) MB", caught.value.message)
+    assert megabytes is not None
+    limit = int(megabytes[1].replace(",", "")) * 10**6
+    assert program.plan(limit).peak_bytes <= limit < program.smallest_memory() + 10**6
