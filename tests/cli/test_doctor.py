@@ -115,6 +115,16 @@ def test_a_daemon_that_does_not_answer_is_a_problem(
     assert caught.value.code == "E_ENGINE_SILENT" and str(daemon.process.pid) in caught.value.message
 
 
+def test_another_process_under_the_number_of_a_dead_daemon_is_left_alone(
+    daemon: Daemon, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.kill()
+    fields = json.loads(daemon.connection_path.read_text())
+    daemon.connection_path.write_text(json.dumps({**fields, "pid": os.getpid()}))
+    monkeypatch.setattr(service, "PATIENCE", 0.3)
+    assert check_daemon(Home(home)).facts == {"running": False}
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"format": 1}'])
 def test_a_damaged_connection_file_is_a_problem(home: Path, content: str) -> None:
     home.mkdir(parents=True, mode=0o700)
@@ -225,6 +235,7 @@ def test_the_report_holds_nothing_private(private: Home, daemon_in: Daemon, tmp_
     keys += [json.loads((private.keys / "server.json").read_text())["secret"]]
     for word in (*PRIVATE, *keys, str(private.folder), str(tmp_path), str(Path.home()) + "/"):
         assert word not in everything, word
+    assert "kitsap-buildings" in texts["doctor.json"]
     assert json.loads(texts["doctor.json"])["checks"][0]["name"] == "software"
     for kept in (
         "E_SCENE_MISSING",
@@ -253,6 +264,11 @@ def test_only_the_end_of_a_long_log_is_sent(private: Home, tmp_path: Path) -> No
         text = archive.read("log/daemon.log").decode()
     assert 200_000 < len(text) <= 256 * 1024
     assert text.startswith("line ") and text.endswith("line 99999 of the log\n")
+
+
+def test_a_line_without_end_is_redacted_all_the_same(private: Home) -> None:
+    text = "see /a " * 40_000  # every other sign begins a path, none has a name that ends one
+    assert Redactor(private).text(text) == "see <path> " * 40_000
 
 
 def test_values_are_redacted_wherever_they_stand(private: Home) -> None:

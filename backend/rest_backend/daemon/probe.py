@@ -29,7 +29,7 @@ from rest_backend.wire.messages import (
 
 PATIENCE = 5.0  # seconds
 _Kind = TypeVar("_Kind", Welcome, DaemonStatus)
-_PATHS = ("scene", "output", "aoi", "confidence", "probabilities", "model")
+_PATHS = ("scene", "output", "aoi", "confidence", "probabilities", "model")  # a model may be an id
 
 
 def ask_status(connection: Connection, seconds: float) -> DaemonStatus:
@@ -84,7 +84,8 @@ def named_paths(journal: Path) -> set[str]:
             for (job,) in database.execute("SELECT job FROM jobs"):
                 with contextlib.suppress(ValueError):
                     fields = json.loads(job)
-                    paths |= {str(fields[name]) for name in _PATHS if fields.get(name)}
+                    texts = {str(fields.get(name) or "") for name in _PATHS}
+                    paths |= {text for text in texts if "/" in text or "\\" in text}
     return paths
 
 

@@ -35,10 +35,12 @@ _START = r"(?<![\w<>/\\.~-])"
 _PATTERNS = (
     (re.compile(rf"{_START}/vsi[^\s'\"<>]+"), "<address>"),
     (re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE), "<address>"),
-    (re.compile(r"(?<=')(?:/|~|[A-Za-z]:[\\/]|\\\\)[^'\n]+(?=')"), "<path>"),
-    (re.compile(r'(?<=")(?:/|~|[A-Za-z]:[\\/]|\\\\)[^"\n]+(?=")'), "<path>"),
+    (re.compile(r"(?<=')(?:/|~|[A-Za-z]:[\\/]|\\\\)[^'\n]{1,4096}(?=')"), "<path>"),
+    (re.compile(r'(?<=")(?:/|~|[A-Za-z]:[\\/]|\\\\)[^"\n]{1,4096}(?=")'), "<path>"),
     (
-        re.compile(rf"{_START}(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n'\"<>|]*?\.(?:{_FILE_ENDS})\b", re.IGNORECASE),
+        re.compile(
+            rf"{_START}(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\n'\"<>|]{{0,512}}?\.(?:{_FILE_ENDS})\b", re.IGNORECASE
+        ),
         "<path>",
     ),
     (re.compile(rf"{_START}(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^\s'\"<>|,;()]+"), "<path>"),

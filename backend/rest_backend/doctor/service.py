@@ -8,10 +8,14 @@ from typing import Any
 import psutil
 
 from rest_backend import __version__
-from rest_backend.daemon.connection import read_connection
+from rest_backend.daemon.connection import Connection, read_connection
 from rest_backend.daemon.home import Home
 from rest_backend.daemon.probe import PATIENCE, ask_status
 from rest_backend.doctor.check import Check
+from rest_backend.errors import ResourceError
+
+_SAME_START = 2.0  # seconds two clocks may tell a start apart
+_STOPPED = Check("daemon", "ok", "It does not run; it starts when it is needed.", {"running": False})
 
 
 def check_daemon(home: Home) -> Check:
@@ -21,8 +25,13 @@ def check_daemon(home: Home) -> Check:
         message = f"{home.connection} is damaged. End the daemon if it runs, and delete the file."
         return Check("daemon", "problem", message)
     if connection is None or not psutil.pid_exists(connection.pid):
-        return Check("daemon", "ok", "It does not run; it starts when it is needed.", {"running": False})
-    status = ask_status(connection, PATIENCE)
+        return _STOPPED
+    try:
+        status = ask_status(connection, PATIENCE)
+    except ResourceError:
+        if _wrote(connection):
+            raise
+        return _STOPPED
     jobs = Counter(job.state for job in status.jobs)
     facts: dict[str, Any] = {
         "running": True,
@@ -50,3 +59,12 @@ def check_daemon(home: Home) -> Check:
         message = f"{message}. This command is version {__version__}: end the daemon, so that it starts anew."
         return Check("daemon", "warning", message, facts)
     return Check("daemon", "ok", message, facts)
+
+
+def _wrote(connection: Connection) -> bool:
+    """Whether the process of that number is the daemon: numbers are used again."""
+    try:
+        started = psutil.Process(connection.pid).create_time()
+    except psutil.Error:
+        return False
+    return bool(abs(started - connection.pid_start) < _SAME_START)
