@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from rest_backend.engine import capture
@@ -106,7 +105,6 @@ TANGLED: dict[str, Callable[[], nn.Module]] = {
     "written through a view": lambda: Whole(_through_a_view),
     "a view sees what is overwritten": lambda: Whole(_seen_before),
     "other type": lambda: Whole(lambda x: (x > 0).int().add_(3).mul_(2) + x.mul(2).add_((x > 1).int())),
-    "the scene itself is overwritten": lambda: Whole(lambda x: x.clone().relu_() + x.add_(1)),
     "statistics of the scene": Statistics,
 }
 

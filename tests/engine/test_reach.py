@@ -57,7 +57,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], tuple[int, i
     "resnet18 unet": (lambda: _smp("tu-resnet18"), (640, 64), (32, 32)),
     "crossed": (Crossed, (96, 140), (2, 4)),
     "pooled, odd scene": (
-        lambda: _plain(nn.MaxPool2d(3, 2, 1), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 2), nn.ZeroPad2d((1, 0, 1, 0))),
+        lambda: _plain(
+            nn.MaxPool2d(3, 2, 1), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 2), nn.ZeroPad2d((1, 0, 1, 0))
+        ),
         (42, 50),
         (2, 2),
     ),
