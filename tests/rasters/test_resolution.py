@@ -22,7 +22,7 @@ DEGREE = 111_320  # metres on the equator
     [
         ("EPSG:32633", Affine(0.3, 0, 400_000, 0, -0.3, 5_700_000), 0.3),
         ("EPSG:32633", Affine(10, 0, 400_000, 0, 10, 5_700_000), 10),  # south up
-        ("EPSG:32633", Affine.translation(400_000, 5_700_000) @ Affine.rotation(33) @ Affine.scale(2, -2), 2),
+        ("EPSG:32633", Affine(1.6, 1.2, 400_000, 1.2, -1.6, 5_700_000), 2),
         ("EPSG:32633", Affine(2, 0, 400_000, 0, -8, 5_700_000), 4),  # not square: a square of its area
         ("EPSG:2263", Affine(1, 0, 980_000, 0, -1, 200_000), FEET),
         ("EPSG:3857", Affine(10, 0, 1_500_000, 0, -10, 8_399_737.9), 10 * math.cos(math.radians(60))),

@@ -164,7 +164,7 @@ class MapWriter:
         """
         with ExitStack() as on_failure:
             on_failure.callback(self._discard)
-            _claim(self._rows)
+            _claim(self._rows, self.needed_bytes)
             check_space([self])
             with self._writing():
                 self._dataset = self._create_rows()
@@ -419,26 +419,26 @@ def _check_output(path: Path, scene: Path, sources: Sequence[Path]) -> None:
         )
 
 
-def _claim(path: Path) -> None:
+def _claim(path: Path, needed: int) -> None:
     """Create the file, to learn by whose fault it cannot be, which GDAL would not tell."""
     try:
         path.open("xb").close()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_error(path.parent, error, 0) from error
+            raise _disk_error(path.parent, error, needed) from error
         raise InputError(
             "E_OUTPUT_FOLDER", f"Nothing can be written to the folder {path.parent}: {error.strerror}."
         ) from error
 
 
 def _disk_error(folder: Path, error: BaseException, needed: int) -> ResourceError:
-    numbers = f" The result needs up to {_megabytes(needed)} while it is written" if needed else ""
+    free = ""
     with suppress(OSError):
-        free = _megabytes(shutil.disk_usage(folder).free)
-        numbers += f", and {free} are free." if numbers else f" {free} are free."
+        free = f", and {_megabytes(shutil.disk_usage(folder).free)} are free"
     return ResourceError(
         "E_DISK",
-        f"The result could not be written to {folder}: the disk is full or fails ({error}).{numbers}",
+        f"The result could not be written to {folder}: the disk is full or fails ({error}). It needs up to "
+        f"{_megabytes(needed)} while it is written{free}.",
     )
 
 
