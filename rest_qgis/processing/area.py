@@ -35,7 +35,7 @@ from qgis.PyQt.QtCore import QCoreApplication
 from rest_qgis.processing.errors import AreaError, RunError
 from rest_qgis.processing.scene import Placement
 
-FILE_NAME = "area.gpkg"
+FILE_NAME = "area.fgb"
 
 
 class Area:
@@ -104,9 +104,11 @@ class Area:
             raise AreaError("E_AOI_EMPTY", message.format(source.sourceName()))
         # A self-crossing ring is repaired by the daemon, which says so, instead of refused by QGIS.
         features = source.getFeatures(QgsFeatureRequest().setSubsetOfAttributes([]), _no_validity_checks())
-        return cls(
-            lambda: (feature.geometry() for feature in features), source.sourceCrs(), source.sourceExtent()
-        )
+
+        def geometries(_source: QgsProcessingFeatureSource = source) -> Iterable[QgsGeometry]:
+            return (feature.geometry() for feature in features)  # which read from the source
+
+        return cls(geometries, source.sourceCrs(), source.sourceExtent())
 
     def write(
         self, folder: Path, scene: Placement, context: QgsCoordinateTransformContext, feedback: Any = None
@@ -114,7 +116,7 @@ class Area:
         """Write the polygons, complete or not at all; on any thread.
 
         Args:
-            folder: Where ``area.gpkg`` goes.
+            folder: Where ``area.fgb`` goes.
             scene: The scene they are for.
             context: The project's choice of datum transformations.
             feedback: A ``QgsFeedback`` or ``QgsTask`` that may be cancelled.
@@ -135,9 +137,8 @@ class Area:
             message = _tr("The area cannot be written to {0}: {1}.").format(folder, error.strerror or error)
             raise AreaError("E_AOI_WRITE", message) from error
         finally:
-            for left in (unfinished, *folder.glob(f".{FILE_NAME}-*")):  # SQLite's journal has such a name
-                with suppress(OSError):
-                    left.unlink()
+            with suppress(OSError):
+                unfinished.unlink()
         return str(path)
 
     def _way_to(
@@ -165,7 +166,7 @@ class Area:
         feedback: Any,
     ) -> None:
         options = QgsVectorFileWriter.SaveVectorOptions()
-        options.driverName = "GPKG"
+        options.driverName = "FlatGeobuf"  # a GeoPackage cannot say that there is no coordinate system
         options.layerName = "area"
         kind = QgsWkbTypes.Type.MultiPolygon
         writer = QgsVectorFileWriter.create(str(path), QgsFields(), kind, label, context, options)

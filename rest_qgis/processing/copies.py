@@ -47,6 +47,7 @@ _POLL_SECONDS = 0.1
 _LEAVE_SECONDS = 5.0  # for a reader that was told to end
 _TILE = 512  # pixels read at once, and the copy's tiles
 _OPTIONS = ["TILED=YES", f"BLOCKXSIZE={_TILE}", f"BLOCKYSIZE={_TILE}", "BIGTIFF=IF_SAFER"]
+_CALCULATOR_NODATA = -3.4028234663852886e38  # the least float32
 _NETWORK = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "http")
 
 
@@ -90,17 +91,21 @@ class LayerCopy:
         self._transform_context = QgsProject.instance().transformContext()
         self._area = area
         self._stall_seconds = stall_seconds
-        self._provider = raster.dataProvider().clone()
-        self._provider_name = raster.providerType()
-        self._crs_of_source = self._provider.crs()
-        self._rendered = _is_rendered(self._provider)
+        provider = raster.dataProvider()
+        self._crs_of_source = provider.crs()
+        self._rendered = _is_rendered(provider)
+        # QGIS's raster calculator marks what is missing, and its virtual layers do not say with what.
+        self._undeclared = _CALCULATOR_NODATA if raster.providerType() == "virtualraster" else None
         if self._rendered and area is None:
             message = _tr("“{0}” has no end: choose an area, such as the canvas extent.")
             raise SceneError("E_AREA_NEEDED", message.format(self._name))
         # With the user and password of its authentication; asking for them is the main thread's business.
-        self._uri = self._provider.dataSourceUri(True) if self._provider_name == "gdal" else ""
-        self._secret = self._uri != self._provider.dataSourceUri()
-        self._provider.moveToThread(None)  # for the thread that will read
+        self._uri = provider.dataSourceUri(True) if raster.providerType() == "gdal" else ""
+        self._secret = self._uri != provider.dataSourceUri()
+        self._provider = None
+        if not self._uri:
+            self._provider = provider.clone()
+            self._provider.moveToThread(None)  # for the thread that will read
 
     @property
     def rendered(self) -> bool:
@@ -108,7 +113,7 @@ class LayerCopy:
         return self._rendered
 
     def write(self, path: Path, feedback: Any) -> Copied:
-        """Copy; waits on the caller's thread, which is any but one that must stay responsive.
+        """Copy, once; waits on the caller's thread, which is any but one that must stay responsive.
 
         Args:
             path: The GeoTIFF to write, complete or not at all.
@@ -120,7 +125,7 @@ class LayerCopy:
                 ``E_SOURCE``, ``E_SOURCE_STALLED`` or ``E_COPY``.
             RunError: ``E_CANCELLED``.
         """
-        read = self._copy_file if self._provider_name == "gdal" else self._copy_blocks
+        read = self._copy_file if self._uri else self._copy_blocks
         reader = _Reader(read, path)
         reader.start()
         while reader.is_alive():
@@ -178,12 +183,11 @@ class LayerCopy:
 
     def _copy_blocks(self, reader: _Reader) -> None:
         """Have QGIS's data provider read block by block, as it does to draw."""
-        provider = self._provider
-        provider.moveToThread(QThread.currentThread())
+        self._provider.moveToThread(QThread.currentThread())
         try:
             self._read_blocks(reader)
         finally:
-            provider.moveToThread(None)
+            self._provider = None  # destroyed here, on the thread it lives on
 
     def _read_blocks(self, reader: _Reader) -> None:
         provider = self._provider
@@ -197,15 +201,15 @@ class LayerCopy:
             grid.height,
             len(kinds),
             _common_type(kinds),
-            [*_OPTIONS, *(("PHOTOMETRIC=RGB", "ALPHA=UNASSOCIATED") if self._rendered else ())],
+            [*_OPTIONS, *(("PHOTOMETRIC=RGB", "ALPHA=YES") if self._rendered else ())],
         )
         if target is None:
             raise OSError(gdal.GetLastErrorMsg() or str(reader.path))
         target.SetGeoTransform((grid.left, grid.x_size, 0.0, grid.top, 0.0, -grid.y_size))
         if self._crs.isValid():
             target.SetProjection(_wkt(self._crs))
-        if not self._rendered:
-            self._describe(target)
+        for band in () if self._rendered else bands:
+            target.GetRasterBand(band).SetDescription(provider.generateBandName(band))
         tile = min(_TILE, max(1, provider.stepWidth()), max(1, provider.stepHeight()))
         tiles = [(x, y) for y in range(0, grid.height, tile) for x in range(0, grid.width, tile)]
         seen = False
@@ -227,6 +231,9 @@ class LayerCopy:
                 else:
                     kind = _gdal_type(block.dataType())
                     values = bytes(block.data())
+                    missing = block.noDataValue() if block.hasNoDataValue() else self._undeclared
+                    if number == 0 and missing is not None:
+                        target.GetRasterBand(band).SetNoDataValue(missing)
                     written = target.WriteRaster(x, y, *size, values, *size, kind, [band])
                     seen = True
                 if written != 0:
@@ -293,14 +300,6 @@ class LayerCopy:
         if not all(math.isfinite(metres) and metres > 0 for metres in along):
             raise SceneError("E_AREA", _tr("The area lies where the scene's coordinates have no length."))
         return along[0], along[1]
-
-    def _describe(self, target: gdal.Dataset) -> None:
-        provider = self._provider
-        for number in range(1, provider.bandCount() + 1):
-            band = target.GetRasterBand(number)
-            band.SetDescription(provider.generateBandName(number))
-            if provider.sourceHasNoDataValue(number) and provider.useSourceNoDataValue(number):
-                band.SetNoDataValue(provider.sourceNoDataValue(number))
 
     def _check_size(self, reader: _Reader, width: int, height: int, kinds: list[int]) -> None:
         if width * height > PIXEL_LIMIT:

@@ -71,6 +71,7 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         self._desk = desk
         self._layer_name = ""
         self._handover: Handover | None = None
+        self._refusal: OrderError | None = None
         self._outputs: dict[str, str] = {}  # by product; as given, which is how the context knows them
         self._job_id = ""
 
@@ -212,7 +213,7 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
             resolution = self._value(parameters, self.RESOLUTION, context)
             self._handover = Handover(layer, extent, area, resolution)
         except OrderError as error:
-            raise QgsProcessingException(str(error)) from error
+            self._refusal = error  # raised here, a script would hear that there were errors and no more
         return True
 
     def processAlgorithm(
@@ -286,9 +287,9 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         return QCoreApplication.translate("SegmentAlgorithm", text)
 
     def _run(self, order: Order, feedback: QgsProcessingFeedback) -> tuple[Order, Result]:
+        if self._refusal is not None:
+            raise self._refusal
         handover = self._handover
-        if handover is None:
-            raise RuntimeError("prepareAlgorithm() did not run")
         steps = QgsProcessingMultiStepFeedback(2 if handover.copies else 1, feedback)
         run = JobRun(self._desk, steps)
         model = choose_model(order.model, run.models())
