@@ -54,10 +54,10 @@ class RestPlugin:
         self.live_layers = LiveLayers(self._interface.mapCanvas())
         self.live_layers.trouble.connect(self.messages.warning)
         self.desk.observe(self.live_layers.listen)
-        self.coming_back = ComingBack(self._interface, self.desk, self.link, self.messages)
+        self.coming_back = ComingBack(self._interface, self.desk, self.link, self.live_layers, self.messages)
 
         self.dock = SegmentDock(self._interface, self.link)
-        self.jobs_panel = JobsPanel(self._interface, self.link, self.messages)
+        self.jobs_panel = JobsPanel(self._interface, self.link, self.live_layers, self.messages)
         self.dock.add_panel(self.jobs_panel, QCoreApplication.translate("RestPlugin", "Jobs"))
         self._interface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.dock)
         self.dock.setUserVisible(False)

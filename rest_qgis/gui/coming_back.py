@@ -21,8 +21,9 @@ from rest_qgis.client import JobListener
 from rest_qgis.gui import records
 from rest_qgis.gui.link import EngineLink
 from rest_qgis.gui.messages import Messages
-from rest_qgis.layers.live_layers import JOB_PROPERTY
+from rest_qgis.layers.live_layers import LiveLayers
 from rest_qgis.layers.main_thread import MainThread
+from rest_qgis.layers.names import JOB_PROPERTY
 from rest_qgis.processing.desk import JobDesk, Order
 
 # The client gave up, not the daemon: the job may go on and has an end to come back to.
@@ -36,10 +37,13 @@ class ComingBack(QObject):
     Its :meth:`listen` is an observer of the desk.
     """
 
-    def __init__(self, interface: Any, desk: JobDesk, link: EngineLink, messages: Messages) -> None:
+    def __init__(
+        self, interface: Any, desk: JobDesk, link: EngineLink, live_layers: LiveLayers, messages: Messages
+    ) -> None:
         super().__init__()
         self._desk = desk
         self._link = link
+        self._live_layers = live_layers
         self._messages = messages
         self._main = MainThread(self)
         self._file = QgsProject.instance().fileName()  # for threads, which must not ask the project
@@ -75,12 +79,14 @@ class ComingBack(QObject):
         return _Listener(self, self._main, order)
 
     def come_back(self, unsaved: bool = False) -> None:
-        """Take up the open project's unfinished jobs that this session does not hear of.
+        """Take up the open project's unfinished jobs; those this session hears of anyway are shown again.
 
         Args:
             unsaved: Whether jobs of a project that was never saved belong to the open one.
         """
-        orders = [order for order in records.orders_of_project(unsaved) if order.key not in self._followed]
+        noted = records.orders_of_project(unsaved)
+        self._live_layers.show_again({order.key for order in noted} & self._followed)
+        orders = [order for order in noted if order.key not in self._followed]
         if not orders:
             return
         self._lost.clear()
@@ -146,8 +152,9 @@ class ComingBack(QObject):
                 )
 
     def _failed(self, order: Order, resumed: bool, goes_on: bool, code: str, message: str) -> None:
-        if code == "E_FOLLOWED":
-            return  # by another order of this session, which will tell
+        if code == "E_FOLLOWED":  # by another order of this session, which will tell
+            self._messages.info(f"“{order.title}”: {message}")
+            return
         self._followed.discard(order.key)
         if not goes_on:
             records.forget(order.key)

@@ -37,7 +37,8 @@ from rest_qgis.gui.jobs_table import (
 from rest_qgis.gui.link import EngineLink
 from rest_qgis.gui.messages import Messages
 from rest_qgis.layers.group import insert_in_group
-from rest_qgis.layers.live_layers import JOB_PROPERTY
+from rest_qgis.layers.live_layers import LiveLayers
+from rest_qgis.layers.names import JOB_PROPERTY
 from rest_qgis.processing.desk import Order
 from rest_qgis.processing.errors import ModelError
 from rest_qgis.processing.models import choose_model
@@ -55,11 +56,12 @@ class JobsPanel(QWidget):
 
     seen_changed = pyqtSignal(bool)
 
-    def __init__(self, interface: Any, link: EngineLink, messages: Messages) -> None:
+    def __init__(self, interface: Any, link: EngineLink, live_layers: LiveLayers, messages: Messages) -> None:
         super().__init__()
         self.setObjectName("RestJobsPanel")
         self._interface = interface
         self._link = link
+        self._live_layers = live_layers
         self._messages = messages
         self._timer = QTimer(self)
         self._timer.setObjectName("RestJobsTimer")
@@ -178,6 +180,9 @@ class JobsPanel(QWidget):
         if layer is not None:
             self._interface.setActiveLayer(layer)
             return
+        key = job.get("key") or job["job"]
+        if self._live_layers.show_again({key}):
+            return
         try:
             model = choose_model(job["model"], self._link.models)
         except ModelError as error:
@@ -191,7 +196,7 @@ class JobsPanel(QWidget):
                 classes=model.classes,
                 title=job_title(job),
                 window=job.get("window"),
-                key=job.get("key") or job["job"],
+                key=key,
             )
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable
@@ -80,6 +80,25 @@ class LiveLayers(QObject):
         if order.preview:
             self._newest_preview = number
         return _Listener(self, order, self._folder, number)
+
+    def show_again(self, keys: Container[str]) -> bool:
+        """Put running jobs back on the map whose layers were removed, or went with another project.
+
+        Args:
+            keys: Keys of the jobs' orders.
+
+        Returns:
+            Whether there was one.
+        """
+        gone = [
+            listener
+            for listener, products in self._shown.items()
+            if listener.order.key in keys and all(sip.isdeleted(shown.layer) for shown in products.values())
+        ]
+        for listener in gone:
+            del self._shown[listener]
+            self._show(listener)
+        return bool(gone)
 
     def close(self) -> None:
         """Forget every running job and the preview: their layers and files go. May be called twice."""

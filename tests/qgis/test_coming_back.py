@@ -169,6 +169,21 @@ def test_a_job_comes_back_to_its_own_project_only(
     until(qtbot, lambda: [layer.source() for layer in rest_layers()] == [str(output)])
 
 
+def test_a_running_job_is_shown_again_with_its_project(
+    plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path, waiting: Any
+) -> None:
+    project, output = tmp_path / "project.qgs", tmp_path / "classes.tif"
+    plugin.link.segment(order_for(small_scene, output))
+    until(qtbot, lambda: len(rest_layers()) == 1)
+    assert QgsProject.instance().write(str(project))
+    QgsProject.instance().clear()
+    assert QgsProject.instance().read(str(project))
+    until(qtbot, lambda: [layer.source()[-4:] for layer in rest_layers()] == [".vrt"])
+    waiting.cancel()
+    until(qtbot, lambda: [layer.source() for layer in rest_layers()] == [str(output)])
+    assert plugin.live_layers._shown == {}
+
+
 def test_noting_a_job_does_not_ask_for_saving(plugin: RestPlugin, small_scene: Path, tmp_path: Path) -> None:
     project = QgsProject.instance()
     assert project.write(str(tmp_path / "project.qgs"))
