@@ -33,8 +33,10 @@ scene, card, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 height, width = int(sys.argv[4]), int(sys.argv[5])
 torch.set_num_threads(1)
 mapped = []
-map_file = stored._map_file
+budgets = []
+map_file, make_budget = stored._map_file, segment.make_budget
 stored._map_file = lambda where, size: (mapped.append(size), map_file(where, size))[1]
+segment.make_budget = lambda *asked: budgets.append(make_budget(*asked)) or budgets[-1]
 
 
 def run(name, limit):
@@ -50,8 +52,7 @@ kept = program.plan(stripe=64)
 spilled = kept.peak_bytes - kept.stored_bytes
 del program
 memory.release_unused()
-beside = memory.resident_bytes() + segment._RESERVE_BYTES + 64 * 2**20 + 64 * width * 3 * 10
-limit = beside + spilled + kept.stored_bytes // 2
+limit = memory.resident_bytes() + budgets[0].beside + spilled + kept.stored_bytes // 2
 runs += [run(f"limited{number}.tif", limit) for number in range(3)]
 print(json.dumps({"runs": runs, "stored": kept.stored_bytes}))
 """

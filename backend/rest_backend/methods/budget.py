@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from rest_backend.engine import Plan, SceneProgram
+from rest_backend.engine import PREFERRED_STRIPES, Plan, SceneProgram
 from rest_backend.errors import ResourceError
 from rest_backend.methods.memory import available_bytes, resident_bytes
 from rest_backend.methods.network_input import reading_bytes
@@ -15,6 +16,7 @@ from rest_backend.methods.products import product_bytes
 from rest_backend.methods.request import Window
 from rest_backend.methods.subject import Subject
 from rest_backend.rasters.classmap import BLOCK
+from rest_backend.rasters.scene import Scene
 
 _KERNEL_BYTES = 90_000_000  # what torch's kernels take besides tensors
 _SHARE_OF_AVAILABLE = 0.6
@@ -93,12 +95,20 @@ def make_budget(
     resident = resident_bytes()
     if limit is None:
         limit = resident + int(available_bytes() * _SHARE_OF_AVAILABLE)
-    width, classes = subject.window[2], len(subject.model.card.classes)
+    width, height, grid = subject.window[2], subject.window[3], subject.grid
+    stripe = max(PREFERRED_STRIPES[device.type])
+    finished = min(height, -(-stripe * grid.scene_height // grid.height))  # result rows a stripe brings
     beside = (
         _KERNEL_BYTES
-        + subject.source.cache_bytes
+        + min(subject.scene.cache_bytes, _cacheable_bytes(subject.scene, width * height * planes))
         + reading_bytes(subject.source, read_window[2], device)
-        + product_bytes(classes, planes, width)
-        + BLOCK * width * planes  # rows the writers gather
+        + product_bytes(len(subject.model.card.classes), planes, width, finished)
+        + min(height, BLOCK) * width * planes  # rows the writers gather
     )
     return Budget(limit, resident, beside, device)
+
+
+def _cacheable_bytes(scene: Scene, written: int) -> int:
+    """Bytes GDAL's cache can come to hold: the decoded scene, and a result with its copy and overviews."""
+    decoded = sum(np.dtype(dtype).itemsize for dtype in scene.dtypes) * scene.width * scene.height
+    return decoded + 3 * written

@@ -134,15 +134,17 @@ def rows_at_once(classes: int, width: int) -> int:
     return max(1, VALUES_AT_ONCE // (classes * width))
 
 
-def product_bytes(classes: int, planes: int, width: int) -> int:
+def product_bytes(classes: int, planes: int, width: int, rows: int) -> int:
     """Bytes held while a portion of rows becomes products.
 
     Args:
         classes: Classes of the network.
         planes: Products.
         width: Columns of the result.
+        rows: Most result rows that become final at once.
     """
-    return rows_at_once(classes, width) * width * (4 * classes * _COPIES + 8 + 2 * planes + 4)
+    rows = min(rows, rows_at_once(classes, width))
+    return rows * width * (4 * classes * _COPIES + 8 + 2 * planes + 4)
 
 
 class _Nearest:
