@@ -188,7 +188,8 @@ def test_an_interrupted_run_ends_with_3_and_leaves_nothing(
     try:
         until = time.monotonic() + 60
         while not list((tmp_path / "out").iterdir()):  # its temporary file shows that it runs
-            assert process.poll() is None and time.monotonic() < until
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < until
             time.sleep(0.05)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
