@@ -30,9 +30,9 @@ SIMPLE = Affine(10.0, 0.0, 400_000.0, 0.0, -10.0, 5_700_000.0)
 
 
 def save(path: Path, shapes: list[Any], crs: str | None = UTM, **options: Any) -> Path:
-    kinds = {shape.geom_type for shape in shapes if shape is not None}
+    kinds = {shape.geom_type + " Z" * shape.has_z for shape in shapes if shape is not None}
     geometry = np.empty(len(shapes), dtype=object)
-    geometry[:] = [None if shape is None else shapely.to_wkb(shape, flavor="iso") for shape in shapes]
+    geometry[:] = [None if shape is None else shapely.to_wkb(shape) for shape in shapes]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "no CRS was given"
         pyogrio.raw.write(

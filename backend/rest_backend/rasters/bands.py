@@ -18,27 +18,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rasterio.enums import ColorInterp
-
 from rest_backend.rasters.environment import raster_environment
 from rest_backend.rasters.header import Header, open_raster, read_header
 from rest_backend.rasters.roles import role_at, roles_of_names
 
 MAXIMUM_LIST = 64 * 1024  # characters of metadata that are looked at
 
-_COLOURS = {
-    ColorInterp.red: "red",
-    ColorInterp.green: "green",
-    ColorInterp.blue: "blue",
-    ColorInterp.yellow: "yellow",
-    ColorInterp.pan: "pan",
-    ColorInterp.coastal: "coastal",
-    ColorInterp.rededge: "rededge",
-    ColorInterp.nir: "nir",
-    ColorInterp.swir: "swir",
-    ColorInterp.tir: "tir",
-    ColorInterp.alpha: "alpha",
-}
+# GDAL's colour interpretations that are roles, by name: older libraries do not have all of them.
+_COLOURS = frozenset(
+    {"red", "green", "blue", "yellow", "pan", "coastal", "rededge", "nir", "swir", "tir", "alpha"}
+)
 _KEYS = ("wavelength", "wavelengths", "center_wavelength", "central_wavelength", "centre_wavelength")
 _UNIT_KEYS = (
     "wavelength_unit",
@@ -134,14 +123,14 @@ def scene_bands(path: str | os.PathLike[str]) -> tuple[SceneBand, ...]:
 
 
 def _role(header: Header, index: int, named: str, wavelength: float | None) -> tuple[str, str]:
-    colour = _COLOURS.get(header.interpretations[index], "")
+    colour = header.interpretations[index].name
     if colour == "alpha":
         return colour, "colour"
     if named:
         return named, "name"
     if wavelength is not None and role_at(wavelength):
         return role_at(wavelength), "wavelength"
-    if colour:
+    if colour in _COLOURS:
         return colour, "colour"
     return "", ""
 

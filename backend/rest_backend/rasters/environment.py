@@ -39,5 +39,5 @@ def raster_environment(cache_bytes: int = MINIMUM_CACHE) -> rasterio.Env:
         GDAL_PAM_ENABLED="YES",  # reads SCENE.aux.xml; reading pixels never writes one
         GDAL_NUM_THREADS="1",  # the processors belong to the network
         GTIFF_IGNORE_READ_ERRORS="NO",
-        OGR_SQLITE_LOAD_EXTENSIONS="NO",
+        OGR_SQLITE_LOAD_EXTENSIONS="",  # a list: none, whatever the environment says
     )

@@ -86,7 +86,7 @@ def read_polygons(path: str | os.PathLike[str], cancelled: Callable[[], bool] | 
     """
     file = _local_file(path)
     pyogrio.set_gdal_config_options(  # of this library's own GDAL, not of rasterio's
-        {"CPL_VSIL_CURL_ALLOWED_FILENAME": "/none", "OGR_SQLITE_LOAD_EXTENSIONS": "NO"}
+        {"CPL_VSIL_CURL_ALLOWED_FILENAME": "/none", "OGR_SQLITE_LOAD_EXTENSIONS": ""}
     )
     try:
         with warnings.catch_warnings():
