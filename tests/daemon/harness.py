@@ -35,7 +35,7 @@ from rest_backend.wire.messages import (
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0  # seconds; no test waits that long unless something is broken
+PATIENCE = 120.0  # seconds; no test waits that long unless something is broken
 Kind = TypeVar("Kind", bound=Message)
 
 

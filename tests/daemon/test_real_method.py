@@ -10,19 +10,36 @@ import msgspec
 import pytest
 import rasterio
 
-from rest_backend.daemon.worker import METHOD_VARIABLE
-from rest_backend.wire.messages import Cancel, Done, Failed, JobStatus, Progress, SegmentJob, Status
+from rest_backend.daemon.worker import METHOD_VARIABLE, PLANNER_VARIABLE
+from rest_backend.wire.messages import (
+    Cancel,
+    Done,
+    Error,
+    Failed,
+    JobStatus,
+    Plan,
+    Planned,
+    Progress,
+    SegmentJob,
+    Status,
+)
 from tests.daemon.harness import REPOSITORY, Client, Daemon, assemble, client
 
 SCENE = REPOSITORY / "resources" / "scenes" / "kitsap.tif"
-WIDTH, HEIGHT = 2048, 1024  # large enough that there is a middle
+WIDTH, HEIGHT = 768, 1024  # large enough that there is a middle
 LEFT, TOP = 256, 1280
 
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """A daemon with the operation users have."""
-    made = Daemon(tmp_path / "home", {METHOD_VARIABLE: "rest_backend.methods.segment:segment"})
+    made = Daemon(
+        tmp_path / "home",
+        {
+            METHOD_VARIABLE: "rest_backend.methods.segment:segment",
+            PLANNER_VARIABLE: "rest_backend.methods.plan:plan",
+        },
+    )
     yield made
     made.end()
 
@@ -77,6 +94,24 @@ def test_a_killed_worker_changes_no_pixel(daemon: Daemon, tmp_path: Path) -> Non
     assert [name for name in files(tmp_path) if not name.startswith("calm")] == calm_files
     with rasterio.open(tmp_path / "calm.tif") as one, rasterio.open(tmp_path / "killed.tif") as other:
         assert one.read(1).tobytes() == other.read(1).tobytes() == calm
+
+
+@pytest.mark.timeout(300)
+def test_a_plan_is_the_methods_own(daemon: Daemon, tmp_path: Path) -> None:
+    job = msgspec.structs.replace(real_job(tmp_path, "planned"), window=(LEFT, TOP, 256, 256), output="")
+    with client(daemon.start()) as served:
+        plan = served.ask(Plan(job=job), Planned).plan
+        assert (plan["scene"], plan["model"], plan["window"]) == (
+            str(SCENE),
+            job.model,
+            [LEFT, TOP, 256, 256],
+        )
+        assert plan["fits"] and plan["problems"] == []
+        assert [band["band"] for band in plan["bands"]] == [1, 2, 3]
+        assert plan["memory_bytes"] <= plan["memory_limit_bytes"] == job.memory_bytes
+        missing = msgspec.structs.replace(job, scene=str(tmp_path / "missing.tif"))
+        assert served.ask(Plan(job=missing), Error).code == "E_SCENE_MISSING"
+        assert files(tmp_path) == []
 
 
 def pixels(served: Client, job: str) -> bytes:
