@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
 import hashlib
+import os
 import struct
+import weakref
 
 import msgspec
 import pytest
@@ -168,3 +171,60 @@ def test_an_unknown_tensor_type(network, install, tmp_path):
     state = network.state_dict()
     state[NAME] = state[NAME].to(torch.float8_e4m3fn)
     assert refused(install(state)).code == "E_WEIGHTS_FORMAT"
+
+
+def test_the_last_network_is_kept_while_its_file_is_the_same(network, install, tmp_path):
+    model = install(network.state_dict())
+    loaded = load_model(model)
+    assert load_model(model) is loaded
+    assert load_model(model, 64, 96) is loaded  # a convolutional network is made for no size
+
+
+def test_a_replaced_file_is_noticed(network, install, tmp_path):
+    model = install(network.state_dict())
+    loaded = load_model(model)
+    status = model.weights_path.stat()
+    other = model.weights_path.with_name("other")
+    other.write_bytes(model.weights_path.read_bytes()[:-4] + b"\0\0\0\0")
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))  # only the file itself is another
+    other.replace(model.weights_path)
+    assert refused(model).code == "E_WEIGHTS_HASH"
+    assert refused(model).code == "E_WEIGHTS_HASH"
+    state = {name: value * 0 for name, value in network.state_dict().items()}
+    again = load_model(install(state))
+    assert again is not loaded
+    assert not any(value.any() for value in again.parameters())
+
+
+def test_a_changed_card_is_noticed(network, install, card, write_card):
+    loaded = load_model(install(network.state_dict()))
+    card["classes"][0]["name"] = "other"
+    path = write_card(card)
+    assert load_model(InstalledModel("small", path, read_card(path), bundled=False)) is not loaded
+
+
+def test_one_network_is_kept_and_no_more(network, install, write_card, card, tmp_path):
+    first = install(network.state_dict())
+    gone = weakref.ref(load_model(first))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in (first.card_path, first.weights_path):
+        (copy / path.name).write_bytes(path.read_bytes())
+    second = InstalledModel("small", copy / first.card_path.name, first.card, bundled=False)
+    loaded = load_model(second)
+    gc.collect()
+    assert gone() is None
+    assert load_model(second) is loaded
+
+
+def test_a_network_made_for_a_size_is_kept_for_that_size_only(card, install):
+    card["architecture"] = {"encoder": "tu-vit_tiny_patch16_224", "decoder": "dpt", "parameters": {}}
+    architecture = msgspec.convert(card["architecture"], Architecture)
+    state = build_network(architecture, bands=4, classes=3).state_dict()
+    model = install(state)
+    loaded = load_model(model, 224, 224)
+    assert load_model(model, 224, 224) is loaded
+    del loaded
+    with pytest.raises(InputError) as caught:  # the position table of the file is of 224 pixels
+        load_model(model, 256, 224)
+    assert caught.value.code == "E_WEIGHTS_SHAPE"

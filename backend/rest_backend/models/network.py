@@ -140,6 +140,22 @@ def minimum_size(architecture: Architecture) -> int:
     return 128 if architecture.decoder == "pan" else multiple
 
 
+def depends_on_size(architecture: Architecture) -> bool:
+    """Whether :func:`build_network` makes another network for another size of the padded scene.
+
+    Args:
+        architecture: Encoder, decoder and parameters by name.
+
+    Raises:
+        InputError: As :func:`required_multiple`.
+    """
+    _check_names(architecture)
+    if not architecture.encoder.startswith(_TIMM):
+        return False
+    encoder = type(_timm_on_meta(architecture.encoder.removeprefix(_TIMM)))
+    return "img_size" in inspect.signature(encoder.__init__).parameters
+
+
 def _check_names(architecture: Architecture) -> None:
     encoder, decoder = architecture.encoder, architecture.decoder
     if encoder.startswith(_TIMM):
@@ -179,10 +195,8 @@ def _maker(
     if (height is None) != (width is None):
         raise ValueError("height and width go together")
     size: dict[str, Any] = {}
-    if height is not None and architecture.encoder.startswith(_TIMM):
-        encoder = type(_timm_on_meta(architecture.encoder.removeprefix(_TIMM)))
-        if "img_size" in inspect.signature(encoder.__init__).parameters:
-            size = {"img_size": (height, width)}
+    if height is not None and depends_on_size(architecture):
+        size = {"img_size": (height, width)}
 
     def make(decoder: str) -> nn.Module:
         own = architecture.parameters if decoder == architecture.decoder else {}

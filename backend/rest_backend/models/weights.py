@@ -11,7 +11,7 @@ import os
 import struct
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import torch
@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rest_backend.errors import InputError
-from rest_backend.models.network import build_network, network_layout
+from rest_backend.models.network import build_network, depends_on_size, network_layout
 from rest_backend.models.zoo import InstalledModel
 
 HEADER_LIMIT = 16 * 1024 * 1024  # bytes; a network of 10,000 tensors needs about 1 MB
@@ -39,6 +39,9 @@ class _Entry(msgspec.Struct):
 def load_model(model: InstalledModel, height: int | None = None, width: int | None = None) -> nn.Module:
     """Build the network of a model and fill it with its weights.
 
+    The last network is kept and given again as long as its card and its file are the same: it is
+    not the caller's to change.
+
     Args:
         model: An installed model.
         height: Rows of the padded scene, see :func:`rest_backend.models.network.build_network`.
@@ -53,15 +56,14 @@ def load_model(model: InstalledModel, height: int | None = None, width: int | No
             sentence names the tensor), ``E_WEIGHTS_VALUE`` (a tensor holds NaN or infinity), or what
             :func:`rest_backend.models.network.build_network` raises.
     """
-    path, card = model.weights_path, model.card
-    _check_hash(path, card.sha256)
-    stored = _read_header(path)
-    bands, classes = len(card.bands), len(card.classes)
-    layout = network_layout(card.architecture, bands, classes, height, width)
-    _check_tensors(stored, layout, path, model.id)
-    network = build_network(card.architecture, bands, classes, height, width)
-    _fill(network, path)
-    return network.eval().requires_grad_(False)
+    identity = _identity(model)
+    if _Kept.network is not None and _Kept.identity == identity and _Kept.size in (None, (height, width)):
+        return _Kept.network
+    _Kept.network = None  # never two networks at once
+    network = _load(model, height, width)
+    _Kept.identity, _Kept.network = identity, network
+    _Kept.size = (height, width) if depends_on_size(model.card.architecture) else None
+    return network
 
 
 def save_weights(module: nn.Module, path: Path, dtype: torch.dtype = torch.float16) -> str:
@@ -102,6 +104,40 @@ def save_weights(module: nn.Module, path: Path, dtype: torch.dtype = torch.float
     return digest
 
 
+class _Kept:
+    """The network loaded last, of what, and for which size if it is made for one."""
+
+    identity: ClassVar[tuple[Any, ...]] = ()
+    size: ClassVar[tuple[int | None, int | None] | None] = None
+    network: ClassVar[nn.Module | None] = None
+
+
+def _identity(model: InstalledModel) -> tuple[Any, ...]:
+    """The card, and which file its weights are.
+
+    Raises:
+        InputError: ``E_WEIGHTS_MISSING``.
+    """
+    try:
+        status = model.weights_path.stat()
+    except OSError as error:
+        raise _unreadable(model.weights_path, error) from error
+    file = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return model.card_path.absolute(), model.card, file
+
+
+def _load(model: InstalledModel, height: int | None, width: int | None) -> nn.Module:
+    path, card = model.weights_path, model.card
+    _check_hash(path, card.sha256)
+    stored = _read_header(path)
+    bands, classes = len(card.bands), len(card.classes)
+    layout = network_layout(card.architecture, bands, classes, height, width)
+    _check_tensors(stored, layout, path, model.id)
+    network = build_network(card.architecture, bands, classes, height, width)
+    _fill(network, path)
+    return network.eval().requires_grad_(False)
+
+
 def _check_hash(path: Path, wanted: str) -> None:
     digest = hashlib.sha256()
     try:
@@ -109,15 +145,17 @@ def _check_hash(path: Path, wanted: str) -> None:
             while block := file.read(1024 * 1024):
                 digest.update(block)
     except OSError as error:
-        raise InputError(
-            "E_WEIGHTS_MISSING", f"The weights {path} cannot be read: {error.strerror or error}."
-        ) from error
+        raise _unreadable(path, error) from error
     if digest.hexdigest() != wanted:
         raise InputError(
             "E_WEIGHTS_HASH",
             f"{path} is not the file its card describes (sha256 {digest.hexdigest()[:12]}..., the card says "
             f"{wanted[:12]}...). Fetch card and weights again, together.",
         )
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError("E_WEIGHTS_MISSING", f"The weights {path} cannot be read: {error.strerror or error}.")
 
 
 def _read_header(path: Path) -> dict[str, _Entry]:
