@@ -366,6 +366,14 @@ def test_files_without_polygons(tmp_path: Path, shapes: list[Any]) -> None:
     assert refused(file, scene_file(tmp_path))[0] == "E_AOI_EMPTY"
 
 
+def test_an_empty_file_of_polygons_as_qgis_writes_it(tmp_path: Path) -> None:
+    file = tmp_path / "area.fgb"
+    pyogrio.raw.write(
+        file, np.empty(0, dtype=object), [], [], geometry_type="Polygon", crs=UTM, driver="FlatGeobuf"
+    )
+    assert refused(file, scene_file(tmp_path))[0] == "E_AOI_EMPTY"
+
+
 def test_polygons_without_a_surface(tmp_path: Path) -> None:
     line = shapely.Polygon([(400_100, 5_699_000), (400_900, 5_699_000), (400_100, 5_699_000)])
     file = save(tmp_path / "area.gpkg", [line])

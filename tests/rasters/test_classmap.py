@@ -360,6 +360,8 @@ def test_a_folder_without_permission(scene_path: Path) -> None:
 def test_names_that_cannot_be(scene_path: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.tif").mkdir()
     assert refusal(tmp_path / "folder.tif", scene_path).code == "E_OUTPUT_NAME"
+    (tmp_path / "style.qml").mkdir()
+    assert refusal(tmp_path / "style.tif", scene_path).code == "E_OUTPUT_NAME"
     assert refusal(tmp_path / "map.png", scene_path).code == "E_OUTPUT_NAME"
     assert refusal(tmp_path / "map", scene_path).code == "E_OUTPUT_NAME"
     assert refusal(tmp_path / ("m" * 246 + ".tif"), scene_path).code == "E_OUTPUT_NAME"  # with .aux.xml: 258

@@ -401,8 +401,9 @@ def _check_output(path: Path, scene: Path, sources: Sequence[Path]) -> None:
     try:
         if not path.parent.is_dir():
             raise InputError("E_OUTPUT_FOLDER", f"There is no folder {path.parent} to write the result to.")
-        if path.is_dir():
-            raise InputError("E_OUTPUT_NAME", f"{path} is a folder: give the name of a file.")
+        for place in (path, _side_place(path, ".qml"), _side_place(path, ".aux.xml")):
+            if place.is_dir():
+                raise InputError("E_OUTPUT_NAME", f"{place} is a folder: give the name of a file.")
         with suppress(FileNotFoundError):
             path.with_name(path.name + ".aux.xml").lstat()  # the longest name that will be needed
     except OSError as error:  # too long, or characters this disk does not take

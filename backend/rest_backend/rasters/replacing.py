@@ -84,6 +84,7 @@ def _folder_through_to_disk(folder: Path) -> None:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with suppress(OSError):  # some network disks cannot; the files are in place
+            os.fsync(handle)
     finally:
         os.close(handle)
