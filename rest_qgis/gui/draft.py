@@ -54,8 +54,14 @@ class Draft:
     context: QgsCoordinateTransformContext
 
     @classmethod
-    def of(cls, form: RunForm, canvas: QgsMapCanvas, preview: bool) -> Draft:
+    def of(cls, form: RunForm, canvas: QgsMapCanvas, preview: bool = False, whole: bool = False) -> Draft:
         """Take what a form holds; it must have no trouble.
+
+        Args:
+            form: The form.
+            canvas: The map.
+            preview: Take one window at the centre of the map.
+            whole: Take the whole layer, whatever area is chosen.
 
         Raises:
             SceneError: The layer or the area cannot be used.
@@ -72,7 +78,7 @@ class Draft:
             if needs_copy(layer):  # only what the preview shows
                 metres = form.detail_box.resolution() or (model.resolution or (0.0,))[0]
                 extent = _preview_box(layer, canvas, metres)
-        else:
+        elif not whole:
             extent, area = _wanted(form, canvas)
         order = Order(
             scene="",

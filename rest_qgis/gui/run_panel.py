@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from qgis.core import QgsApplication
+from qgis.core import QgsApplication, QgsRasterLayer
 from qgis.PyQt.QtCore import Qt, QTimer
 from qgis.PyQt.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
@@ -18,8 +18,10 @@ from rest_qgis.gui.status_strip import StatusStrip
 from rest_qgis.processing.desk import Order
 from rest_qgis.processing.errors import ModelError, OrderError
 from rest_qgis.processing.models import Model, remember_models
+from rest_qgis.processing.scene import needs_copy
 
 PLAN_MILLISECONDS = 400  # after the last change, before a plan is asked for
+_BAND_COPY = 16_000_000  # values of a layer that is no file, up to which it is copied to see its bands
 _ENGINE_OFF = ("stopped", "failed")
 
 
@@ -42,6 +44,7 @@ class RunPanel(QWidget):
         self._notes: list[str] = []
         self._making: Preparation | None = None  # of the job
         self._planning: Preparation | None = None
+        self._copied = False  # the plan under way is of a copy, and tells of bands alone
         self._fresh = False  # nothing was chosen anew since the plan under way was asked for
         self.form = RunForm(interface, self)
         self._timer = QTimer(self)
@@ -132,8 +135,14 @@ class RunPanel(QWidget):
             self._planning.leave()
             self._planning = None
         self._fresh = True
+        layer = self.form.layer()
+        self._copied = needs_copy(layer)
+        if self._copied:
+            self.form.plan_line.show_text(self._about_copy(layer))
+            if not 0 < layer.width() * layer.height() * layer.bandCount() <= _BAND_COPY:
+                return
         try:
-            draft = Draft.of(self.form, self._canvas, preview=False)
+            draft = Draft.of(self.form, self._canvas, whole=self._copied)
         except OrderError as error:
             self._take_plan_refusal(error.code, error.message)
             return
@@ -154,11 +163,19 @@ class RunPanel(QWidget):
     def _take_plan(self, plan: dict[str, Any]) -> None:
         if self._fresh:
             self.form.show_plan(plan)
+            if self._copied:
+                self.form.plan_line.show_text(self._about_copy(self.form.layer()))
             self._show_buttons()
 
     def _take_plan_refusal(self, code: str, message: str) -> None:
         if self._fresh:
             self.form.plan_line.show_refusal(code, message)
+
+    def _about_copy(self, layer: QgsRasterLayer) -> str:
+        text = self.tr("This layer is no file: what is wanted of it is copied first, then planned and run.")
+        if layer.width() > 0:
+            text += " " + self.tr("It has {0} × {1} pixels.").format(layer.width(), layer.height())
+        return text
 
     # --- the job -------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def plan_lines(plan: Mapping[str, Any]) -> tuple[str, str]:
     if plan.get("area_pixels") is not None:
         share = plan["area_pixels"] / max(1, width * height)
         work.append(_tr("{0} in the area").format(percent(share)))
-    if plan.get("resolution_m"):
+    if [plan["run_width"], plan["run_height"]] != [plan["width"], plan["height"]]:
         work.append(_tr("network sees {0} × {1}").format(plan["run_width"], plan["run_height"]))
     count = len(plan["bands"])
     work.append(_tr("1 band") if count == 1 else _tr("{0} bands").format(count))
@@ -105,7 +105,8 @@ def match_text(how: str) -> str:
 def band_text(number: int, name: str, wavelength_nm: float | None) -> str:
     """Return a band of a scene as lists show it: ``4: B4 red (665 nm)``."""
     text = f"{number}: {name}" if name else _tr("Band {0}").format(number)
-    return text if wavelength_nm is None else f"{text} ({wavelength_nm:.0f} nm)"
+    known = wavelength_nm is None or str(int(wavelength_nm)) in name  # many names tell it already
+    return text if known else f"{text} ({wavelength_nm:.0f} nm)"
 
 
 def duration(seconds: float) -> str:

@@ -178,5 +178,3 @@ def _click(qtbot: Any, button: Any) -> None:
 
 def _legend(layer: QgsRasterLayer) -> list[tuple[int, str, str]]:
     return [(entry.value, entry.label, QColor(entry.color).name()) for entry in layer.renderer().classes()]
-
-
