@@ -58,6 +58,7 @@ class Messages:
         viewer.setObjectName("RestMessageViewer")
         viewer.setTitle(title)
         viewer.setMessageAsPlainText(text)
+        viewer.setModal(False)
         viewer.showMessage(False)
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from tests.qgis.stage import (
     end_engine,
     flush_events,
     make_scene,
+    order_for,
+    until,
     unwatch_messages,
     watch_messages,
 )
@@ -65,6 +67,17 @@ def long_scene(tmp_path: Path) -> Path:
     path = tmp_path / "kitsap.tif"
     shutil.copyfile(REPOSITORY / "resources" / "scenes" / "kitsap.tif", path)
     return path
+
+
+@pytest.fixture
+def queue_held(plugin: RestPlugin, qtbot: Any, tmp_path: Path) -> Iterator[Any]:
+    """Another job before all others, so that those stay in the queue until it is cancelled."""
+    scene = make_scene(tmp_path / "large.tif", width=4096, height=8192)
+    job = plugin.link.segment(order_for(scene, tmp_path / "large-classes.tif", watchable=False, preview=True))
+    until(qtbot, lambda: job.state == "running")
+    yield job
+    job.cancel()
+    until(qtbot, lambda: job.ended)
 
 
 @pytest.fixture(scope="session")

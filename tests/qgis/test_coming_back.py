@@ -19,7 +19,6 @@ from rest_qgis.gui import records
 from rest_qgis.plugin import RestPlugin
 from tests.qgis.stage import (
     REPOSITORY,
-    make_scene,
     messages,
     order_for,
     read,
@@ -43,17 +42,6 @@ def reference(plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path)
     return read(order.output)
 
 
-@pytest.fixture
-def waiting(plugin: RestPlugin, qtbot: Any, tmp_path: Path) -> Iterator[Any]:
-    """Another job before all others, so that those stay in the queue until it is cancelled."""
-    scene = make_scene(tmp_path / "large.tif", width=4096, height=8192)
-    job = plugin.link.segment(order_for(scene, tmp_path / "large-classes.tif", watchable=False, preview=True))
-    until(qtbot, lambda: job.state == "running")
-    yield job
-    job.cancel()
-    until(qtbot, lambda: job.ended)
-
-
 @pytest.mark.parametrize("saved", [True, False], ids=["project", "profile"])
 def test_a_new_qgis_gets_the_whole_result_of_one_that_was_killed(
     plugin: RestPlugin,
@@ -62,7 +50,7 @@ def test_a_new_qgis_gets_the_whole_result_of_one_that_was_killed(
     small_scene: Path,
     tmp_path: Path,
     reference: np.ndarray,
-    waiting: Any,
+    queue_held: Any,
     saved: bool,
 ) -> None:
     project = tmp_path / "project.qgs"
@@ -77,8 +65,8 @@ def test_a_new_qgis_gets_the_whole_result_of_one_that_was_killed(
         plugin.coming_back.come_back(unsaved=True)
     until(qtbot, lambda: [layer.source()[-4:] for layer in rest_layers()] == [".vrt"])
     (layer,) = rest_layers()
-    assert not waiting.ended
-    waiting.cancel()
+    assert not queue_held.ended
+    queue_held.cancel()
     until(qtbot, lambda: layer.source() == str(output))
     assert np.array_equal(read(output), reference)
     until(qtbot, lambda: not _noted())
@@ -153,7 +141,7 @@ def test_the_jobs_list_survives_a_killed_engine(
 
 
 def test_a_job_comes_back_to_its_own_project_only(
-    plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path, waiting: Any
+    plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path, queue_held: Any
 ) -> None:
     project, output = tmp_path / "project.qgs", tmp_path / "classes.tif"
     assert QgsProject.instance().write(str(project))
@@ -161,7 +149,7 @@ def test_a_job_comes_back_to_its_own_project_only(
     until(qtbot, lambda: len(rest_layers()) == 1)
     assert QgsProject.instance().write()
     QgsProject.instance().clear()
-    waiting.cancel()
+    queue_held.cancel()
     until(qtbot, lambda: job.ended)
     qtbot.wait(50)
     assert rest_layers() == []
@@ -170,7 +158,7 @@ def test_a_job_comes_back_to_its_own_project_only(
 
 
 def test_a_running_job_is_shown_again_with_its_project(
-    plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path, waiting: Any
+    plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path, queue_held: Any
 ) -> None:
     project, output = tmp_path / "project.qgs", tmp_path / "classes.tif"
     plugin.link.segment(order_for(small_scene, output))
@@ -179,7 +167,7 @@ def test_a_running_job_is_shown_again_with_its_project(
     QgsProject.instance().clear()
     assert QgsProject.instance().read(str(project))
     until(qtbot, lambda: [layer.source()[-4:] for layer in rest_layers()] == [".vrt"])
-    waiting.cancel()
+    queue_held.cancel()
     until(qtbot, lambda: [layer.source() for layer in rest_layers()] == [str(output)])
     assert plugin.live_layers._shown == {}
 
