@@ -27,9 +27,9 @@ _WORDS = {"ok": "OK", "warning": "warning", "problem": "PROBLEM"}
 )
 @json_option
 def doctor(archive: Path | None, as_json: bool) -> None:
-    """Check versions, devices, folders, models, the daemon and the engine itself.
+    """Check whether all is well here.
 
-    Exit code 0, or 4 when there is a problem.
+    Looks at versions, devices, folders, models, the daemon and the engine itself. Exit code 0, or 4 when there is a problem.
     """
     from rest_backend.daemon.home import home
     from rest_backend.doctor.examine import examine

@@ -32,9 +32,9 @@ _RESOURCES = ("E_MEMORY", "E_DISK")  # how codes begin that more memory or disk 
 @scene_options
 @json_option
 def plan(scene: Path, output: Path, as_json: bool, **options: Any) -> None:
-    """Say what segmenting SCENE would read, hold, write and take; nothing is written.
+    """Say what segmenting SCENE would read, hold and take.
 
-    Exit code 0 when it can run as asked, 4 when memory or disk does not suffice, 2 when
+    Nothing is written. Exit code 0 when it can run as asked, 4 when memory or disk does not suffice, 2 when
     something else must change first.
     """
     request = segment_request(scene, output, options)

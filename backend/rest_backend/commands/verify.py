@@ -22,7 +22,7 @@ from rest_backend.commands.printing import json_option, print_json
 @click.option("--seed", default=0, show_default=True)
 @json_option
 def verify(as_json: bool, **options: Any) -> None:
-    """Compare the engine with the plain whole forward on a random scene."""
+    """Compare the engine with the plain whole forward."""
     from rest_backend.methods.verify import VerifyRequest
     from rest_backend.methods.verify import verify as run
 
