@@ -29,7 +29,8 @@ _WORDS = {"ok": "OK", "warning": "warning", "problem": "PROBLEM"}
 def doctor(archive: Path | None, as_json: bool) -> None:
     """Check whether all is well here.
 
-    Looks at versions, devices, folders, models, the daemon and the engine itself. Exit code 0, or 4 when there is a problem.
+    Looks at versions, devices, folders, models, the daemon and the engine itself. Exit code 0,
+    or 4 when there is a problem.
     """
     from rest_backend.daemon.home import home
     from rest_backend.doctor.examine import examine
