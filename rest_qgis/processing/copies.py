@@ -388,7 +388,7 @@ class _Reader(threading.Thread):
                         file.replace(self._target.parent / file.name)  # the copy itself comes last
             self.error = None
         except SceneError as error:
-            self.error = error
+            self.error = error.with_traceback(None)  # which would keep the source open
         except (OSError, RuntimeError) as error:  # the disk; GDAL where its exceptions are switched on
             self.error = SceneError("E_COPY", _tr("The layer cannot be copied: {0}.").format(error))
 

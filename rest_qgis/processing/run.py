@@ -132,6 +132,13 @@ class JobRun:
     def _next(self, cancel: Callable[[], None]) -> tuple[str, Any]:
         """Wait for an event; a cancelled feedback cancels the job once, then still waits for its end."""
         while True:
+            try:
+                return self._heard(cancel)
+            except KeyboardInterrupt:  # Ctrl-C in a script; qgis_process itself cancels its feedback
+                self._feedback.cancel()
+
+    def _heard(self, cancel: Callable[[], None]) -> tuple[str, Any]:
+        while True:
             if self._feedback.isCanceled():
                 if self._cancelled is None:
                     self._cancelled = time.monotonic()
@@ -141,9 +148,6 @@ class JobRun:
             try:
                 kind, value = self._events.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                continue
-            except KeyboardInterrupt:  # Ctrl-C in a script; qgis_process itself cancels its feedback
-                self._feedback.cancel()
                 continue
             if kind == "failed":
                 raise RunError(*value)

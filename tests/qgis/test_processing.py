@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from osgeo import gdal
 
 from qgis.core import (
     QgsApplication,
@@ -27,7 +31,7 @@ from qgis.core import (
     QgsRasterLayer,
 )
 from qgis.gui import QgsLayerTreeView
-from rest_qgis.client import Progress
+from rest_qgis.client import Engine, Progress
 from rest_qgis.plugin import RestPlugin
 from rest_qgis.processing import run as run_module
 from rest_qgis.processing.errors import RunError
@@ -140,6 +144,61 @@ def test_error_carries_sentence_and_code(run: Any, tmp_path: Path) -> None:
     with pytest.raises(QgsProcessingException, match=r"band.*\(E_[A-Z_]+\)"):
         run("rest:segment", {"INPUT": str(scene), "OUTPUT": str(output)})
     assert not output.exists()
+
+
+def test_bands_can_be_given_in_the_models_order(run: Any, tmp_path: Path) -> None:
+    scenes = [make_scene(tmp_path / f"{name}.tif", 200, 150) for name in ("plain", "swapped")]
+    values = gdal.Open(str(scenes[0])).ReadAsArray()
+    values[0] //= 2  # so that the order counts
+    for path, bands in zip(scenes, (values, values[::-1]), strict=True):
+        dataset = gdal.Open(str(path), gdal.GA_Update)
+        dataset.WriteArray(np.ascontiguousarray(bands))
+        del dataset
+    classes = []
+    for scene, bands in ((scenes[0], None), (scenes[1], [3, 2, 1]), (scenes[1], None)):
+        output = tmp_path / "o.tif"
+        run("rest:segment", {"INPUT": str(scene), "BANDS": bands, "OUTPUT": str(output)})
+        classes.append(read(output))
+    assert (classes[0] == classes[1]).all()
+    assert (classes[0] != classes[2]).any()
+
+
+@pytest.mark.parametrize(
+    ("bands", "code"), [([1, 2], "E_BANDS_COUNT"), ([1, 2, 2], "E_BANDS_TWICE"), ([1, 2, 4], "E_SCENE_BANDS")]
+)
+def test_bands_that_do_not_fit_are_refused(
+    run: Any, small_scene: Path, tmp_path: Path, bands: list[int], code: str
+) -> None:
+    with pytest.raises(QgsProcessingException, match=code):
+        run("rest:segment", {"INPUT": str(small_scene), "BANDS": bands, "OUTPUT": str(tmp_path / "o.tif")})
+
+
+def test_bands_that_cannot_be_told_are_refused(run: Any, tmp_path: Path) -> None:
+    scene = make_scene(tmp_path / "two bands.tif", 64, 64, bands=2)
+    with pytest.raises(QgsProcessingException, match="E_BANDS_UNSURE"):
+        run("rest:segment", {"INPUT": str(scene), "OUTPUT": str(tmp_path / "o.tif")})
+
+
+def test_confidence_and_probabilities_in_another_resolution(
+    run: Any, small_scene: Path, tmp_path: Path
+) -> None:
+    outputs = {name: str(tmp_path / f"{name}.tif") for name in ("OUTPUT", "CONFIDENCE", "PROBABILITIES")}
+    results = run("rest:segment", {"INPUT": str(small_scene), "RESOLUTION": 0.45, **outputs})
+    assert {name: results[name] for name in outputs} == outputs
+    classes, confidence = read(outputs["OUTPUT"]), read(outputs["CONFIDENCE"])
+    probabilities = gdal.Open(outputs["PROBABILITIES"]).ReadAsArray()
+    assert classes.shape == confidence.shape == (700, 300)  # on the scene's own grid
+    assert probabilities.shape == (len(CLASSES), 700, 300)
+    present = classes != 255
+    assert ((confidence != 255) == present).all()
+    assert (probabilities[:, ~present] == 255).all()
+    assert (confidence == probabilities.max(axis=0)).all()
+    chosen = np.take_along_axis(probabilities, np.where(present, classes, 0)[None].astype(int), 0)[0]
+    assert (chosen[present] == confidence[present]).all()
+    layer = QgsRasterLayer(outputs["CONFIDENCE"])
+    block = layer.dataProvider().block(1, layer.extent(), 300, 700)
+    assert block.value(10, 10) == pytest.approx(confidence[10, 10] / 254)
+    assert block.isNoData(699, 299)
 
 
 def test_cancel_is_heard_within_two_seconds(run: Any, long_scene: Path, tmp_path: Path) -> None:
@@ -301,42 +360,126 @@ def test_toolbox_dialog_offers_models_and_takes_any_text(
     assert wrapper.parameterValue() == "/models/mine.json"
 
 
-def test_runs_under_qgis_process(engine_home: Path, plugin_folder: Path, tmp_path: Path) -> None:
-    """With no daemon running: it is started, and does not hold the caller's pipes open."""
-    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
-    assert program is not None
-    home, rest_home = tmp_path / "home", tmp_path / "rest"
-    (home / "run").mkdir(parents=True, mode=0o700)
-    rest_home.mkdir(mode=0o700)
-    environment = {
-        "HOME": str(home),
-        "XDG_RUNTIME_DIR": str(home / "run"),
-        "LANG": "C.UTF-8",
-        "QT_QPA_PLATFORM": "offscreen",
-        "QGIS_PLUGINPATH": str(plugin_folder),
-        # QGIS embeds the system's Python and finds pyzmq through PATH.
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-        "REST_HOME": str(rest_home),
-        "REST_BACKEND": os.environ["REST_BACKEND"],
-    }
+class Headless:
+    """``qgis_process`` as a person starts it, with a home and a daemon of its own."""
 
-    def call(*arguments: str) -> str:
+    def __init__(self, folder: Path, plugin_folder: Path) -> None:
+        program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+        assert program is not None
+        self.program = program
+        self.rest_home = folder / "rest"
+        home = folder / "home"
+        (home / "run").mkdir(parents=True, mode=0o700)
+        self.rest_home.mkdir(mode=0o700)
+        self.environment = {
+            "HOME": str(home),
+            "XDG_RUNTIME_DIR": str(home / "run"),
+            "LANG": "C.UTF-8",
+            "QT_QPA_PLATFORM": "offscreen",
+            "QGIS_PLUGINPATH": str(plugin_folder),
+            # QGIS embeds the system's Python and finds pyzmq through PATH.
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "REST_HOME": str(self.rest_home),
+            "REST_BACKEND": os.environ["REST_BACKEND"],
+        }
+        self.call("plugins", "enable", "rest_qgis")
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [self.program, *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def call(self, *arguments: str) -> str:
         ended = subprocess.run(
-            [program, *arguments], env=environment, capture_output=True, text=True, timeout=200, check=False
+            [self.program, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
-    call("plugins", "enable", "rest_qgis")
+    def jobs(self) -> list[dict[str, Any]]:
+        """What the daemon says of its jobs."""
+        answers: list[Any] = []
+        answered = threading.Event()
+        with Engine(home=self.rest_home) as engine:
+            engine.status(lambda status, error: (answers.extend((status, error)), answered.set()))
+            assert answered.wait(30), "the daemon did not answer"
+        assert answers[1] is None
+        return answers[0]["jobs"]
+
+
+@pytest.fixture(scope="module")
+def headless(
+    engine_home: Path, plugin_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Headless]:
+    made = Headless(tmp_path_factory.mktemp("headless"), plugin_folder)
+    yield made
+    end_engine(made.rest_home)
+
+
+def test_runs_under_qgis_process(headless: Headless, tmp_path: Path) -> None:
+    """With no daemon running: it is started, and does not hold the caller's pipes open."""
     scene, output = make_scene(tmp_path / "scene.tif", 200, 150), tmp_path / "classes.tif"
-    try:
-        text = call("--json", "run", "rest:segment", f"--INPUT={scene}", f"--OUTPUT={output}")
-    finally:
-        end_engine(rest_home)
-    results = json.loads(text[text.index("{"):])["results"]
+    text = headless.call("--json", "run", "rest:segment", f"--INPUT={scene}", f"--OUTPUT={output}")
+    results = json.loads(text[text.index("{") :])["results"]
     assert results["OUTPUT"] == str(output)
     assert results["JOB_ID"]
     assert read(output).shape == (150, 200)
+
+
+def test_control_c_in_qgis_process_cancels_the_job(
+    headless: Headless, long_scene: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    process = headless.start("run", "rest:segment", f"--INPUT={long_scene}", f"--OUTPUT={folder}/o.tif")
+    told: list[str] = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        told.append(line)
+        if line.startswith("sweep"):
+            process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    assert "E_CANCELLED" in "".join(told)
+    (job,) = [job for job in headless.jobs() if job["scene"] == str(long_scene)]
+    assert job["state"] == "cancelled"
+    assert list(folder.iterdir()) == []
+
+
+def test_job_of_a_lost_qgis_process_is_abandoned_and_one_of_qgis_is_not(
+    run: Any, plugin: RestPlugin, tmp_path: Path
+) -> None:
+    scene = make_scene(tmp_path / "scene.tif", 64, 64)
+    orders: list[Any] = []
+    plugin.desk.observe(orders.append)
+    for keep_engine in (True, False):  # a toolbar, or none
+        plugin.desk.keep_engine = keep_engine
+        run("rest:segment", {"INPUT": str(scene), "OUTPUT": str(tmp_path / "o.tif")})
+    assert [order.abandon_seconds for order in orders] == [0, 60]
+
+
+def test_control_c_in_a_script_cancels_the_job(run: Any, long_scene: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    class Interrupted(Feedback):
+        def pushInfo(self, text: str) -> None:
+            super().pushInfo(text)
+            if "sweep" in text:
+                threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(QgsProcessingException, match="E_CANCELLED"):
+        parameters = {"INPUT": str(long_scene), "OUTPUT": str(folder / "o.tif")}
+        run("rest:segment", parameters, feedback=Interrupted())
+    assert list(folder.iterdir()) == []
 
 
 def _context() -> QgsProcessingContext:
