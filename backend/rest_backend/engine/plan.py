@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 
 from rest_backend.engine.layout import SceneLayout
-from rest_backend.engine.schedule import PhaseSchedule, schedule_phase
+from rest_backend.engine.schedule import PhaseSchedule
 from rest_backend.errors import ResourceError
 
 PREFERRED_STRIPES = {"cpu": (64, 32), "cuda": (512, 256, 128, 64, 32)}  # scene rows, best first
+
+Schedule = Callable[[int], tuple[PhaseSchedule, ...]]
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Plan:
 
 def make_plan(
     layout: SceneLayout,
+    schedule: Schedule,
     memory_limit: int | None,
     device: torch.device,
     stripe: int | None,
@@ -84,6 +87,7 @@ def make_plan(
 
     Args:
         layout: The network laid out.
+        schedule: Gives the steps of each phase for a stripe height.
         memory_limit: Bytes of tensors the run may hold; None: no limit.
         device: Device of the sweep.
         stripe: Scene rows per stripe; None: the device's best that fits.
@@ -96,7 +100,7 @@ def make_plan(
         ResourceError: ``E_MEMORY`` when none fits; the sentence says what would.
     """
     smallest: Plan | None = None
-    for plan in _plans(layout, device, stripe, spill_folder):
+    for plan in _plans(layout, schedule, device, stripe, spill_folder):
         if memory_limit is None or plan.peak_bytes <= memory_limit:
             return plan
         if smallest is None or plan.peak_bytes < smallest.peak_bytes:
@@ -110,27 +114,34 @@ def make_plan(
     )
 
 
-def smallest_limit(layout: SceneLayout, device: torch.device, spill_folder: Path | None) -> int:
+def smallest_limit(
+    layout: SceneLayout, schedule: Schedule, device: torch.device, spill_folder: Path | None
+) -> int:
     """The smallest memory limit with which :func:`make_plan` finds a plan.
 
     Args:
         layout: The network laid out.
+        schedule: As for :func:`make_plan`.
         device: Device of the sweep.
         spill_folder: Where stored tensors may go.
 
     Returns:
         Bytes of tensors.
     """
-    return min(plan.peak_bytes for plan in _plans(layout, device, None, spill_folder))
+    return min(plan.peak_bytes for plan in _plans(layout, schedule, device, None, spill_folder))
 
 
 def _plans(
-    layout: SceneLayout, device: torch.device, stripe: int | None, spill_folder: Path | None
+    layout: SceneLayout,
+    schedule: Schedule,
+    device: torch.device,
+    stripe: int | None,
+    spill_folder: Path | None,
 ) -> Iterator[Plan]:
     """Plans in order of preference."""
     preferred = PREFERRED_STRIPES.get(device.type, PREFERRED_STRIPES["cpu"])
     for rows in (stripe,) if stripe else preferred:
-        phases = tuple(schedule_phase(layout, phase, rows) for phase in layout.phases)
+        phases = schedule(rows)
         for folder in (None, spill_folder) if spill_folder else (None,):
             yield _plan(layout, phases, device, rows, folder)
 

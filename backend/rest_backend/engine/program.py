@@ -10,6 +10,7 @@ from rest_backend.engine.capture import capture_graph
 from rest_backend.engine.layout import SceneLayout, lay_out
 from rest_backend.engine.plan import Plan, make_plan, smallest_limit
 from rest_backend.engine.reach import Window, reach, same_network
+from rest_backend.engine.schedule import PhaseSchedule, schedule_phase
 from rest_backend.engine.sweep import OnStripe, ReadRows, Sweep, WriteRows
 from rest_backend.errors import InputError
 
@@ -24,6 +25,7 @@ class SceneProgram:
     def __init__(self, model: torch.nn.Module, layout: SceneLayout) -> None:
         self._model = model
         self._part: SceneProgram | None = None  # the last one made
+        self._schedules: dict[int, tuple[PhaseSchedule, ...]] = {}
         self.layout = layout
 
     @classmethod
@@ -126,7 +128,9 @@ class SceneProgram:
         """
         if stripe is not None and stripe < 1:
             raise InputError("E_STRIPE", f"A stripe has at least one row, not {stripe}.")
-        return make_plan(self.layout, memory_limit, torch.device(device), stripe, spill_folder)
+        return make_plan(
+            self.layout, self._schedule, memory_limit, torch.device(device), stripe, spill_folder
+        )
 
     def smallest_memory(self, device: str | torch.device = "cpu", spill_folder: Path | None = None) -> int:
         """The smallest memory limit with which :meth:`plan` finds a plan.
@@ -138,7 +142,7 @@ class SceneProgram:
         Returns:
             Bytes of tensors; one less is refused with ``E_MEMORY``.
         """
-        return smallest_limit(self.layout, torch.device(device), spill_folder)
+        return smallest_limit(self.layout, self._schedule, torch.device(device), spill_folder)
 
     def run(
         self,
@@ -162,6 +166,14 @@ class SceneProgram:
         with torch.inference_mode():
             constants = self._constants(plan.device)
         Sweep(self.layout, plan, constants, read_rows, write_rows, on_stripe).run()
+
+    def _schedule(self, stripe: int) -> tuple[PhaseSchedule, ...]:
+        """Steps of each phase; a scene of many rows takes a second, so none is made twice."""
+        if stripe not in self._schedules:
+            self._schedules[stripe] = tuple(
+                schedule_phase(self.layout, phase, stripe) for phase in self.layout.phases
+            )
+        return self._schedules[stripe]
 
     def _constants(self, device: torch.device) -> dict[str, torch.Tensor]:
         """Parameters on the device, and what depends on them alone."""

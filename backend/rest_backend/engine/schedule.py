@@ -83,6 +83,7 @@ class _DryRun:
         self._done = [0] * len(phase.items)
         self._pace = [1] * len(phase.items)
         self._bytes = 0
+        self._row_bytes = {name: layout.row_bytes(name) for name in {*self._readers, *phase.computed()}}
 
     def run(self) -> PhaseSchedule:
         result = PhaseSchedule()
@@ -125,9 +126,9 @@ class _DryRun:
         self._done[index], self._pace[index] = stop, stop - start
         name = item_name(item)
         if isinstance(item, RowRule):
-            out = (stop - start) * self._layout.row_bytes(name)
+            out = (stop - start) * self._row_bytes[name]
             source = zip(item.inputs, item.source(start, stop), strict=True)
-            read = sum((high - low) * self._layout.row_bytes(given) for given, (low, high) in source)
+            read = sum((high - low) * self._row_bytes[given] for given, (low, high) in source)
             result.peak_bytes = max(result.peak_bytes, self._bytes + read + 2 * out)
             if name in self._readers:
                 self._grow(name, stop - start)
@@ -182,7 +183,7 @@ class _DryRun:
             self._hold(name, kept)
 
     def _hold(self, name: str, rows: int) -> None:
-        self._bytes += (rows - self._held.get(name, 0)) * self._layout.row_bytes(name)
+        self._bytes += (rows - self._held.get(name, 0)) * self._row_bytes[name]
         self._held[name] = rows
 
 
