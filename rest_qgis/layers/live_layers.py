@@ -16,14 +16,12 @@ from typing import Any, Callable
 
 from qgis.core import (
     Qgis,
-    QgsContrastEnhancement,
     QgsDataProvider,
     QgsMessageLog,
     QgsPalettedRasterRenderer,
     QgsProcessingUtils,
     QgsProject,
     QgsRasterLayer,
-    QgsSingleBandGrayRenderer,
 )
 from qgis.gui import QgsMapCanvas
 from qgis.PyQt import sip
@@ -117,7 +115,8 @@ class LiveLayers(QObject):
         layers = {}
         for product, raster in listener.rasters.items():
             layer = QgsRasterLayer(str(raster.path), "", "gdal")
-            if not layer.isValid() or not _style(layer, product, order.classes):
+            styled = product != "classes" or (layer.isValid() and _style(layer, order.classes))
+            if not layer.isValid() or not styled:
                 text = self.tr("The growing result of “{0}” cannot be shown; the job goes on.")
                 self.trouble.emit(text.format(order.title))
                 _delete(listener.rasters.values())
@@ -194,9 +193,8 @@ class LiveLayers(QObject):
             return None
         options = QgsDataProvider.ProviderOptions()
         options.transformContext = QgsProject.instance().transformContext()
-        layer.setDataSource(path, layer.name(), "gdal", options, False)
-        if product != "classes":  # whose legend the layer has, as the user may have changed it
-            layer.loadDefaultStyle()
+        own_style = product != "classes"  # whose legend stays as the user may have changed it
+        layer.setDataSource(path, layer.name(), "gdal", options, own_style)
         layer.triggerRepaint()
         return layer
 
@@ -277,12 +275,12 @@ class _Listener:
         if not Path(order.scene).exists():  # a copy, deleted with its job: only the finished result comes
             self._alive = False
             return
-        products = {"classes": order.classes}
+        stem = self._folder / f"rest-live-{self.number}"
+        path = stem.with_name(f"{stem.name}-classes.vrt")
+        self.rasters["classes"] = LiveRaster(path, order.scene, order.classes, window)
         if order.confidence:
-            products["confidence"] = None
-        for product, classes in products.items():
-            path = self._folder / f"rest-live-{self.number}-{product}.vrt"
-            self.rasters[product] = LiveRaster(path, order.scene, classes, window)
+            path, style = stem.with_name(f"{stem.name}-confidence.vrt"), style_path("score_map.qml")
+            self.rasters["confidence"] = LiveRaster(path, order.scene, None, window, style)
         if all(self._attempt(raster.create) for raster in self.rasters.values()):
             threading.Thread(target=self._fill, name="rest-live-fill", daemon=True).start()
 
@@ -322,24 +320,12 @@ class _Listener:
             return False
 
 
-def _style(layer: QgsRasterLayer, product: str, classes: Any) -> bool:
-    """Give a live layer its looks until the finished file's own; False where that is impossible."""
-    if product == "classes":
-        loaded = layer.loadNamedStyle(style_path("class_map.qml"))[1]
-        if loaded:
-            layer.setRenderer(_class_renderer(layer, classes))
-        return loaded
-    provider = layer.dataProvider()
-    stretch = QgsContrastEnhancement(provider.dataType(1))
-    stretch.setMinimumValue(0.0)
-    stretch.setMaximumValue(1.0)
-    stretch.setContrastEnhancementAlgorithm(
-        QgsContrastEnhancement.ContrastEnhancementAlgorithm.StretchToMinimumMaximum
-    )
-    renderer = QgsSingleBandGrayRenderer(provider, 1)
-    renderer.setContrastEnhancement(stretch)
-    layer.setRenderer(renderer)
-    return True
+def _style(layer: QgsRasterLayer, classes: Any) -> bool:
+    """Give a live layer of classes its looks; False where that is impossible."""
+    loaded = layer.loadNamedStyle(style_path("class_map.qml"))[1]
+    if loaded:
+        layer.setRenderer(_class_renderer(layer, classes))
+    return loaded
 
 
 def _class_renderer(layer: QgsRasterLayer, classes: Any) -> QgsPalettedRasterRenderer:

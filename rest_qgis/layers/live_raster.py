@@ -49,6 +49,7 @@ class LiveRaster:
         scene: str,
         classes: Sequence[MapClass] | None,
         window: tuple[int, int, int, int] | None = None,
+        style: str = "",
     ) -> None:
         """Describe the raster; nothing is written before :meth:`create`.
 
@@ -58,6 +59,8 @@ class LiveRaster:
             classes: The map's classes; None for scores, where 0 to 254 stand for 0 to 1.
             window: Column, row, width and height in the scene's pixels; None is all of it, a height of 0
                 all rows down to the scene's last.
+            style: A style to lie beside the VRT, for QGIS to load with it: without one it measures the
+                values of scores first, which takes a while.
         """
         self.path = path
         self.rows_written = 0
@@ -65,6 +68,8 @@ class LiveRaster:
         self._scene = scene
         self._classes = classes
         self._window = window
+        self._style = style
+        self._style_path = path.with_suffix(".qml")
         self._transform: tuple[float, ...] | None = None
         self._reference: osr.SpatialReference | None = None
         self._raw: BinaryIO | None = None
@@ -143,9 +148,9 @@ class LiveRaster:
                 self._raw = None
 
     def discard(self) -> None:
-        """Delete both files. Where a reader still holds one (Windows), it stays in the temporary folder."""
+        """Delete its files. Where a reader still holds one (Windows), it stays in the temporary folder."""
         self.close()
-        for path in (self.path, self._raw_path, Path(f"{self.path}.aux.xml")):
+        for path in (self.path, self._raw_path, self._style_path, Path(f"{self.path}.aux.xml")):
             with suppress(OSError):
                 path.unlink()
 
@@ -180,6 +185,8 @@ class LiveRaster:
 
     def _describe(self, window: tuple[int, int, int, int]) -> None:
         try:
+            if self._style:
+                shutil.copyfile(self._style, self._style_path)
             self._write_vrt(window)
         except RuntimeError as error:  # GDAL's, where another plugin has switched its exceptions on
             raise OSError(str(error)) from error

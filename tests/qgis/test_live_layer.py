@@ -13,6 +13,7 @@ import pytest
 import rest_qgis.client
 from qgis.core import (
     Qgis,
+    QgsGeometry,
     QgsLayerTree,
     QgsLayerTreeModel,
     QgsMapRendererParallelJob,
@@ -20,6 +21,7 @@ from qgis.core import (
     QgsProject,
     QgsRasterLayer,
     QgsRasterSymbolLegendNode,
+    QgsRectangle,
     QgsSettings,
 )
 from qgis.PyQt.QtCore import QSize, Qt
@@ -28,8 +30,10 @@ from rest_qgis.client import JobListener
 from rest_qgis.layers import live_raster
 from rest_qgis.layers.live_layers import REFRESH_MILLISECONDS
 from rest_qgis.plugin import RestPlugin
+from rest_qgis.processing.area import Area
 from rest_qgis.processing.desk import Order
 from rest_qgis.processing.models import choose_model
+from rest_qgis.processing.scene import placement
 from tests.qgis.stage import (
     CLASSES,
     MODEL,
@@ -275,6 +279,162 @@ def test_unload_in_mid_job_leaves_no_layer_and_no_file(
     plugin.unload()
     assert rest_layers() == []
     until(qtbot, lambda: not vrt.exists() and not vrt.with_suffix(".raw").exists())
+
+
+def test_confidence_grows_below_the_classes_and_both_become_the_files(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None, tmp_path: Path
+) -> None:
+    add_layer(scene, qgis_iface)
+    outputs = {name: str(tmp_path / f"{name}.tif") for name in ("confidence", "probabilities")}
+    run = Run(plugin, scene, **outputs)
+    until(qtbot, lambda: len(rest_layers()) == 2)
+    shown = _by_product()
+    assert list(shown) == ["classes", "confidence"]  # from the top
+    assert [node.name() for node in QgsProject.instance().layerTreeRoot().children()] == ["REST", "scene"]
+    layer = shown["confidence"]
+    assert layer.name() == f"{run.order.title} – confidence"
+    renderer = layer.renderer()
+    assert renderer.type() == "singlebandgray"
+    stretch = renderer.contrastEnhancement()
+    assert (stretch.minimumValue(), stretch.maximumValue()) == (0.0, 1.0)
+    assert _scores(layer) == {None}
+    vrts = [Path(shown[product].source()) for product in shown]
+    run.job.grant(2)
+    until(qtbot, lambda: len(_scores(layer)) > 1)
+    seen = _scores(layer) - {None}
+    assert 0.5 <= min(seen) <= max(seen) <= 1.0  # of two classes the likelier has half at least
+    run.job.grant(1000)  # more than there are
+    until(qtbot, run.over)
+    until(qtbot, lambda: len(rest_layers()) == 3)
+    done = _by_product()
+    assert list(done) == ["classes", "confidence", "probabilities"]
+    sources = [run.order.output, outputs["confidence"], outputs["probabilities"]]
+    assert [layer.source() for layer in done.values()] == sources
+    assert {done[product].id() for product in shown} == {layer.id() for layer in shown.values()}
+    assert all(layer.isValid() for layer in done.values())
+    assert min(_scores(layer) - {None}) >= 0.5
+    assert done["probabilities"].bandCount() == len(CLASSES)
+    until(qtbot, lambda: not any(path.exists() for path in vrts))
+
+
+def test_area_grows_in_its_own_box(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None, tmp_path: Path
+) -> None:
+    """Where that box lies the daemon tells with the first rows."""
+    imagery = add_layer(scene, qgis_iface)
+    box = QgsRectangle(523653.0 + 30, 5267262.0 - 150, 523653.0 + 60, 5267262.0 - 90)
+    area = Area.of_geometry(QgsGeometry.fromWkt(box.asWktPolygon()), imagery.crs())
+    aoi = area.write(tmp_path, placement(imagery), QgsProject.instance().transformContext())
+    run = Run(plugin, scene, aoi=aoi)
+    until(qtbot, lambda: bool(run.job.id))
+    assert rest_layers() == []
+    run.job.grant(1)
+    layer = wait_for_layer(qtbot)
+    assert layer.extent().xMinimum() == pytest.approx(box.xMinimum())
+    assert layer.extent().xMaximum() == pytest.approx(box.xMaximum())
+    assert layer.extent().yMaximum() == pytest.approx(box.yMaximum())
+    until(qtbot, lambda: _drawn_rows(layer) > 0)
+    run.job.grant(31)
+    until(qtbot, run.over)
+    until(qtbot, lambda: layer.source() == run.order.output)
+    assert (layer.width(), layer.height()) == (100, 200)
+
+
+def test_results_of_one_scene_can_be_told_apart(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, small_scene: Path, tmp_path: Path
+) -> None:
+    add_layer(small_scene, qgis_iface)
+    names = []
+    for number in range(3):
+        run = Run(plugin, small_scene, output=str(tmp_path / f"{number}.tif"))
+        until(qtbot, run.over)
+        until(qtbot, lambda done=run.order.output: any(layer.source() == done for layer in rest_layers()))
+        names = [node.name() for node in QgsProject.instance().layerTreeRoot().findGroup("REST").children()]
+    title = run.order.title
+    assert names == [f"{title} (3)", f"{title} (2)", title]  # the newest on top
+
+
+def test_preview_takes_the_place_of_the_one_before(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, small_scene: Path, tmp_path: Path
+) -> None:
+    add_layer(small_scene, qgis_iface)
+    kept = Run(plugin, small_scene)
+    until(qtbot, kept.over)
+
+    def preview(number: int) -> Run:
+        output = str(tmp_path / f"preview {number}.tif")
+        window = (number * 10, 20, 100, 100)
+        return Run(plugin, small_scene, output=output, title="Preview", preview=True, window=window)
+
+    def shown() -> list[str]:
+        return sorted(layer.source() for layer in rest_layers())
+
+    first = preview(1)
+    until(qtbot, first.over)
+    until(qtbot, lambda: shown() == [kept.order.output, first.order.output])
+    second = preview(2)
+    until(qtbot, second.over)
+    until(qtbot, lambda: shown() == [kept.order.output, second.order.output])
+    assert [layer.name() for layer in rest_layers() if layer.source() == second.order.output] == ["Preview"]
+    until(qtbot, lambda: not list(tmp_path.glob("preview 1*")))
+    assert list(tmp_path.glob("preview 2*"))
+
+    # One that was overtaken while it ran shows nothing and leaves nothing.
+    third, fourth = preview(3), preview(4)
+    until(qtbot, lambda: third.over() and fourth.over())
+    until(qtbot, lambda: shown() == [kept.order.output, fourth.order.output])
+    until(qtbot, lambda: not list(tmp_path.glob("preview [123]*")))
+
+    # Removed by hand, its files go too; the result of a real job stays.
+    (layer,) = [layer for layer in rest_layers() if layer.source() == fourth.order.output]
+    QgsProject.instance().removeMapLayer(layer.id())
+    until(qtbot, lambda: not list(tmp_path.glob("preview*")))
+    QgsProject.instance().removeMapLayer(rest_layers()[0].id())
+    plugin.unload()
+    qtbot.wait(200)
+    assert Path(kept.order.output).is_file()
+
+
+def test_job_of_an_earlier_session_gets_its_live_layers_again(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, scene: Path, by_hand: None, tmp_path: Path
+) -> None:
+    """All rows come again from the first; the link is a new one, as after a restart of QGIS."""
+    add_layer(scene, qgis_iface)
+    run = Run(plugin, scene, confidence=str(tmp_path / "confidence.tif"))
+    until(qtbot, lambda: len(rest_layers()) == 2)
+    run.job.grant(3)
+    until(qtbot, lambda: run.job.stream.next_seq == 3)
+    plugin.unload()
+    until(qtbot, run.ended.is_set)
+    assert rest_layers() == []
+    plugin.initGui()
+
+    class Heard(JobListener):
+        pass
+
+    job = plugin.desk.resume(run.order, Heard())
+    until(qtbot, lambda: len(rest_layers()) == 2)
+    assert job.id == run.job.id
+    until(qtbot, lambda: job.ended)
+    until(qtbot, lambda: rest_layers()[0].source().endswith(".tif"))
+    sources = {product: layer.source() for product, layer in _by_product().items()}
+    assert sources == {"classes": run.order.output, "confidence": run.order.confidence}
+
+
+def _by_product() -> dict[str, QgsRasterLayer]:
+    """The layers of jobs by what they show, from the top of the group."""
+    group = QgsProject.instance().layerTreeRoot().findGroup("REST")
+    layers = [node.layer() for node in group.findLayers()]
+    return {layer.customProperty("rest/product"): layer for layer in layers}
+
+
+def _scores(layer: QgsRasterLayer) -> set[float | None]:
+    """Scores in column 30 as QGIS reads them, None for no data."""
+    provider = layer.dataProvider()
+    provider.reloadData()
+    block = provider.block(1, layer.extent(), layer.width(), layer.height())
+    rows = range(0, layer.height(), 5)
+    return {None if block.isNoData(row, 30) else round(block.value(row, 30), 6) for row in rows}
 
 
 def _draw(layer: QgsRasterLayer) -> QImage:
