@@ -212,7 +212,7 @@ class LayerCopy:
             target.GetRasterBand(band).SetDescription(provider.generateBandName(band))
         tile = min(_TILE, max(1, provider.stepWidth()), max(1, provider.stepHeight()))
         tiles = [(x, y) for y in range(0, grid.height, tile) for x in range(0, grid.width, tile)]
-        seen = False
+        empty = 0  # pixels where a rendered map shows nothing
         for number, (x, y) in enumerate(tiles):
             size = (min(tile, grid.width - x), min(tile, grid.height - y))
             extent = grid.extent(x, y, *size)
@@ -227,7 +227,7 @@ class LayerCopy:
                     written = target.WriteRaster(
                         x, y, *size, values, *size, gdal.GDT_Byte, [1, 2, 3, 4], 4, 4 * size[0], 1
                     )
-                    seen = seen or any(values[3::4])
+                    empty += values[3::4].count(0)
                 else:
                     kind = _gdal_type(block.dataType())
                     values = bytes(block.data())
@@ -235,19 +235,20 @@ class LayerCopy:
                     if number == 0 and missing is not None:
                         target.GetRasterBand(band).SetNoDataValue(missing)
                     written = target.WriteRaster(x, y, *size, values, *size, kind, [band])
-                    seen = True
                 if written != 0:
                     raise OSError(gdal.GetLastErrorMsg())
                 reader.heard((number + band / len(bands)) / len(tiles))
         target.FlushCache()
         if reader.leaving:
             return
-        trouble = reader.feedback.errors()
-        if not seen:
-            raise self._no_source(trouble[0] if trouble else _tr("every pixel of the area is empty"))
-        if trouble:
-            message = _tr("Parts of “{0}” may be missing: {1}").format(self._name, trouble[0])
-            reader.notes.append(message)
+        share = empty / (grid.width * grid.height)
+        reasons = "; ".join(reader.feedback.errors()[:1])
+        if share == 1:
+            raise self._no_source(reasons or _tr("it shows nothing there, or its server refused"))
+        if share > 0:
+            # QGIS does not tell a tile that could not be fetched from one with nothing in it.
+            message = _tr("{0} % of the copy of “{1}” is empty: the map ends there, or parts were not sent.")
+            reader.notes.append(message.format(f"{100 * share:.3g}", self._name))
 
     def _own_grid(self, reader: _Reader) -> _Grid:
         """The pixels of a source that has some: all of them, or those of the area and around it."""

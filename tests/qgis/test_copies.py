@@ -69,6 +69,9 @@ class TileHandler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         zoom, column, row = (int(part) for part in self.path.removesuffix(".png").split("/")[-3:])
+        if self.server.mode == "holes" and column % 2:
+            self.send_error(503)
+            return
         content = png(tile_color(column, row), empty=self.server.mode == "empty")
         self.send_response(200)
         self.send_header("Content-Type", "image/png")
@@ -306,6 +309,14 @@ def test_map_that_shows_nothing_there_is_told(tmp_path: Path, tiles: Tiles, mode
     with pytest.raises(SceneError, match="E_SOURCE"):
         copy(tiles.layer(mode), tmp_path / "copy.tif", AREA, 1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_holes_in_a_map_are_told(tmp_path: Path, tiles: Tiles) -> None:
+    tiles.mode = "holes"
+    copied = copy(tiles.layer("holes"), tmp_path / "copy.tif", AREA, 1.0)
+    empty = (gdal.Open(copied.placement.path).ReadAsArray()[3] == 0).mean()
+    assert 0.5 < empty < 0.9  # half of each tile is, and every other tile was refused
+    assert copied.notes[0].startswith(f"{100 * empty:.3g} % of the copy")
 
 
 def test_xyz_end_to_end(
