@@ -96,13 +96,13 @@ def captured(model: InstalledModel, height: int, width: int) -> SceneProgram:
     Raises:
         InputError: As :func:`rest_backend.models.weights.load_model` and ``SceneProgram.capture``.
     """
-    network = load_model(model, height, width)
     key = (str(model.card_path), model.card.sha256, height, width)
     for other in [other for other in _kept if other[:2] != key[:2]]:
         del _kept[other]
     if key in _kept:
         _kept.move_to_end(key)
         return _kept[key]
+    network = load_model(model, height, width)
     program = SceneProgram.capture(network, len(model.card.bands), height, width)
     if sum(value.numel() * value.element_size() for value in network.parameters()) <= _LARGEST_KEPT:
         _kept[key] = program
