@@ -185,6 +185,29 @@ def test_a_killed_daemon_takes_its_workers_with_it_and_its_job_completes_later(
     assert left_behind(tmp_path) == ["out.tif", "second.attempts", "second.tif"]
 
 
+def test_a_job_outlives_any_number_of_daemons(daemon: Daemon, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with client(daemon.start()) as served:
+        job = served.submit(fake_job(tmp_path, gate=gate, gate_always=1, fault_row=0))
+    for attempt in range(1, 5):  # each dies before the first row
+        wait_until(lambda attempt=attempt: attempts(tmp_path) == attempt)
+        daemon.kill()
+        daemon.connection_path.unlink()
+        daemon.start()
+    gate.touch()
+    with client(daemon.connection) as served:
+        status = served.ask(Watch(job=job), JobStatus)
+        assert (status.attempt, status.next_seq) == (4, 0)
+        done = served.expect(Done)
+        assert assemble(list(served.rows(job, done.seq)), 64, 100) == SCENE
+
+
+def attempts(folder: Path) -> int:
+    """How often the fake began."""
+    marks = folder / "out.attempts"
+    return marks.stat().st_size if marks.exists() else 0
+
+
 def test_rows_the_disk_lost_are_computed_again(daemon: Daemon, tmp_path: Path) -> None:
     with client(daemon.start()) as served:
         job = served.submit(fake_job(tmp_path, gate=tmp_path / "never"))

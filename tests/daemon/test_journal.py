@@ -146,6 +146,17 @@ def test_three_attempts_without_a_row_fail_the_job(journal: Journal) -> None:
     assert (record.state, record.code, record.attempt) == ("failed", "E_WORKER_LOST", 3)
 
 
+def test_a_lost_daemon_is_not_held_against_its_job(journal: Journal) -> None:
+    job = journal.submit("k", JOB).id
+    for attempt in range(1, 11):
+        journal.start(job)
+        record = journal.requeue(job, lost=True, blamed=False)
+        assert (record.state, record.attempt) == ("queued", attempt)
+    for state in ("queued", "queued", "failed"):
+        journal.start(job)
+        assert journal.requeue(job, lost=True).state == state
+
+
 def test_new_rows_start_the_count_of_attempts_anew(journal: Journal) -> None:
     job = journal.submit("k", JOB).id
     for seq in range(6):

@@ -179,7 +179,7 @@ class Jobs:
             self._abandonment.follow(record)
             if record.state == "running":
                 _log.warning("job %s was running when the daemon was lost", record.id)
-                self._back_to_queue(record, lost=True)
+                self._back_to_queue(record, lost=True, blamed=False)
             if record.next_seq:
                 intact = intact_blocks(self.spool_folder(record.id), self._journal.blocks(record.id))
                 if intact < record.next_seq:
@@ -330,9 +330,9 @@ class Jobs:
         else:
             self._back_to_queue(record, lost=not self._stopping)
 
-    def _back_to_queue(self, record: JobRecord, *, lost: bool) -> None:
+    def _back_to_queue(self, record: JobRecord, *, lost: bool, blamed: bool = True) -> None:
         self._remove_temporary(record)
-        record = self._journal.requeue(record.id, lost=lost)
+        record = self._journal.requeue(record.id, lost=lost, blamed=blamed)
         if record.state == "failed":
             self._remove_spool(record)
             self._tell_end(record)

@@ -315,21 +315,22 @@ class Journal:
             message = f"The job was cancelled: for {row[0]} seconds no client watched it."
         return self._end(job, "cancelled", "E_CANCELLED", message)
 
-    def requeue(self, job: str, *, lost: bool) -> JobRecord:
+    def requeue(self, job: str, *, lost: bool, blamed: bool = True) -> JobRecord:
         """Back to the queue: running -> queued.
 
         Args:
             job: Its id.
-            lost: The worker or the daemon died: the attempt counts, and the third
-                one in a row without a new row makes the job fail with ``E_WORKER_LOST``.
+            lost: The worker or the daemon died: the attempt counts.
+            blamed: The job may be why: the third such attempt in a row without a new row makes
+                it fail with ``E_WORKER_LOST``.
         """
         if not lost:
             return self._move(job, "queued", "temporary_paths = '[]'")
         with self._transaction():
             self._database.execute(
                 "UPDATE jobs SET attempt = attempt + 1, barren = CASE"
-                " WHEN next_seq > attempt_seq THEN 0 ELSE barren + 1 END WHERE id = ?",
-                (job,),
+                " WHEN next_seq > attempt_seq THEN 0 ELSE barren + ? END WHERE id = ?",
+                (int(blamed), job),
             )
             (barren,) = self._database.execute("SELECT barren FROM jobs WHERE id = ?", (job,)).fetchone()
             if barren >= ATTEMPTS_WITHOUT_ROWS:
