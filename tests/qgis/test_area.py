@@ -23,6 +23,7 @@ from qgis.core import (
     QgsProject,
     QgsRasterLayer,
     QgsRectangle,
+    QgsReferencedRectangle,
     QgsVectorLayer,
 )
 from rest_qgis.plugin import RestPlugin
@@ -30,6 +31,7 @@ from rest_qgis.processing.area import Area
 from rest_qgis.processing.errors import AreaError, RunError, SceneError
 from rest_qgis.processing.handover import Handover
 from rest_qgis.processing.scene import Placement, placement
+from tests.qgis.feedback import Feedback
 from tests.qgis.stage import MODEL, make_scene, read
 
 UTM = QgsCoordinateReferenceSystem("EPSG:26910")
@@ -251,8 +253,6 @@ def test_scene_whose_coordinate_system_the_user_set_is_met_there(tmp_path: Path)
 
 
 def test_extent_and_polygons_that_do_not_meet_are_refused(scene: Path) -> None:
-    from qgis.core import QgsReferencedRectangle
-
     layer = QgsRasterLayer(str(scene))
     extent = QgsReferencedRectangle(QgsRectangle(LEFT, TOP - 3, LEFT + 3, TOP), UTM)
     with pytest.raises(SceneError, match="do not meet"):
@@ -330,8 +330,6 @@ def test_area_elsewhere_is_refused_with_the_daemons_words(run: Any, scene: Path,
 
 
 def test_self_crossing_polygon_is_repaired_and_told(run: Any, scene: Path, whole: np.ndarray) -> None:
-    from tests.qgis.test_processing import Feedback
-
     run.feedback["feedback"] = feedback = Feedback()
     classes = run(INPUT=str(scene), AOI=file_of(layer_of(in_map(BOW)), scene.parent))
     assert (classes == masked(whole, inside(BOW))).all()

@@ -17,6 +17,7 @@ import pytest
 from osgeo import gdal
 
 from qgis.core import (
+    QgsApplication,
     QgsCoordinateReferenceSystem,
     QgsFeedback,
     QgsProject,
@@ -393,8 +394,6 @@ def test_reader_that_never_comes_back_is_left_behind(
 
 def test_copy_in_a_background_task(tmp_path: Path, tiles: Tiles, qtbot: Any) -> None:
     """As the dock runs it: made on the main thread, written on QGIS's."""
-    from qgis.core import QgsApplication
-
     source = LayerCopy(tiles.layer(), AREA, 1.0)
     written: list[copies.Copied] = []
     task = QgsTask.fromFunction(

@@ -204,7 +204,7 @@ def test_live_raster_keeps_rows_that_come_before_and_during_the_filling(
     expected = np.full((40, 30), 255, np.uint8)
     left, width = (15, 4) if parts else (10, 30)
     raster.write((left, 20, width, 2), b"\x07" * 2 * width)
-    expected[0:2, left - 10:left - 10 + width] = 7
+    expected[0:2, left - 10 : left - 10 + width] = 7
 
     def while_filling(seconds: float) -> None:
         number = raster.rows_written
@@ -212,7 +212,7 @@ def test_live_raster_keeps_rows_that_come_before_and_during_the_filling(
             return
         row = (10, 3)[number - 1]  # ahead of the filling, then behind it
         raster.write((left, 20 + row, width, 3), bytes([number]) * 3 * width)
-        expected[row:row + 3, left - 10:left - 10 + width] = number
+        expected[row : row + 3, left - 10 : left - 10 + width] = number
 
     monkeypatch.setattr(live_raster.time, "sleep", while_filling)
     assert not raster.path.exists()
