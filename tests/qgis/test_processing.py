@@ -213,6 +213,30 @@ def test_toolbox_job_whose_result_is_not_wanted_open(
     until(qtbot, lambda: rest_layers() == [])
 
 
+@pytest.mark.parametrize("opened", [True, False])
+def test_toolbox_job_keeps_the_scores_that_are_wanted_open(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, qgis_processing: None, tmp_path: Path, opened: bool
+) -> None:
+    """Both are watched while they grow, whatever is wanted afterwards."""
+    imagery = add_layer(make_scene(tmp_path / "scene.tif", 256, 1300), qgis_iface)
+    context = _context()
+    names = {
+        name: str(tmp_path / f"{name.lower()}.tif") for name in ("OUTPUT", "CONFIDENCE", "PROBABILITIES")
+    }
+    wanted = {
+        name: QgsProcessingOutputLayerDefinition(path, QgsProject.instance()) for name, path in names.items()
+    }
+    if not opened:
+        wanted["CONFIDENCE"], wanted["PROBABILITIES"] = names["CONFIDENCE"], names["PROBABILITIES"]
+    sources: list[str] = []
+    _run_as_task(context, {"INPUT": imagery.id(), **wanted}, qtbot, sources)
+    assert len({source for source in sources if source.endswith(".vrt")}) == 2
+    shown = sorted(layer.source() for layer in rest_layers())
+    assert shown == (sorted(names.values()) if opened else [names["OUTPUT"]])
+    assert context.layersToLoadOnCompletion() == {}
+    assert all(Path(path).is_file() for path in names.values())
+
+
 def test_relative_output_is_loaded_once(
     plugin: RestPlugin,
     qgis_iface: Any,
