@@ -233,11 +233,12 @@ class DrawnArea(QObject):
             except QgsCsException:
                 return  # the canvas cannot show that place of the earth; the area is still there
         self._band = make_band(self._canvas)
+        self._band.setFillColor(QColor(Qt.GlobalColor.transparent))  # what lies under it is what counts now
         self._band.setToGeometry(shown, None)
 
 
 def make_band(canvas: QgsMapCanvas) -> QgsRubberBand:
-    """Make an empty rubber band as areas look."""
+    """Make an empty rubber band as areas look while they are drawn."""
     band = QgsRubberBand(canvas, QgsWkbTypes.GeometryType.PolygonGeometry)
     band.setStrokeColor(_STROKE)
     band.setFillColor(_FILL)

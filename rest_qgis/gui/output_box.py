@@ -51,8 +51,8 @@ class OutputBox(QWidget):
         ):
             layout.addWidget(box, row, 0)
             layout.addWidget(widget, row, 1)
-            widget.setEnabled(False)
-            box.toggled.connect(widget.setEnabled)
+            widget.hide()
+            box.toggled.connect(widget.setVisible)
             box.toggled.connect(lambda _on: self.changed.emit())
 
     def paths(self, stem: str) -> tuple[str, str, str]:

@@ -51,7 +51,7 @@ def plan_lines(plan: Mapping[str, Any]) -> tuple[str, str]:
     if plan.get("area_pixels") is not None:
         share = plan["area_pixels"] / max(1, width * height)
         work.append(_tr("{0} in the area").format(percent(share)))
-    if [plan["run_width"], plan["run_height"]] != [plan["width"], plan["height"]]:
+    if plan.get("resolution_m"):
         work.append(_tr("network sees {0} × {1}").format(plan["run_width"], plan["run_height"]))
     count = len(plan["bands"])
     work.append(_tr("1 band") if count == 1 else _tr("{0} bands").format(count))
@@ -59,12 +59,12 @@ def plan_lines(plan: Mapping[str, Any]) -> tuple[str, str]:
     work.append(_tr("CPU") if plan["device"] == "cpu" else plan["device_name"] or plan["device"])
     rows = plan.get("stripe") or 0
     if rows:
-        work.append(_tr("stripes of {0} rows").format(rows))
+        work.append(_tr("{0}-row stripes").format(rows))
     cost = []
     if plan.get("memory_bytes"):
         cost.append(_tr("{0} memory").format(size_text(plan["memory_bytes"])))
     if plan.get("output_bytes"):
-        cost.append(_tr("up to {0} on disk").format(size_text(plan["output_bytes"])))
+        cost.append(_tr("≤ {0} on disk").format(size_text(plan["output_bytes"])))
     seconds = plan.get("seconds")
     cost.append(_tr("time unknown") if seconds is None else about(seconds))
     return _joined(work), _joined(cost)

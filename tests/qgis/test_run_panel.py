@@ -45,7 +45,7 @@ def form(plugin: RestPlugin, qgis_iface: Any, qtbot: Any, small_scene: Path) -> 
 
 def test_plan_stands_before_run(form: Any) -> None:
     text = form.plan_line.text().replace("\u00a0", " ")
-    for expected in (f"{WIDTH} × {HEIGHT} px", "3 bands", "CPU", "stripes of", "memory", "on disk"):
+    for expected in (f"{WIDTH} × {HEIGHT} px", "3 bands", "CPU", "-row stripes", "memory", "on disk"):
         assert expected in text
     assert re.search(r"(about|less than) \d+ s", text)
     assert "color" not in text  # nothing is wrong
@@ -249,7 +249,7 @@ def test_confidence_and_probabilities_on_request(
     form: Any, qgis_iface: Any, qtbot: Any, tmp_path: Path
 ) -> None:
     box = form.output_box
-    assert not box.confidence_widget.isEnabled()
+    assert not box.confidence_widget.isVisibleTo(form)
     box.confidence_box.click()
     box.probabilities_box.click()
     box.confidence_widget.setFilePath(str(tmp_path / "sure.tif"))

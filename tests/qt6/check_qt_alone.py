@@ -188,7 +188,7 @@ def test_drives_plan_line() -> None:
         "2560 × 1280 px",
         "3 bands",
         "CPU",
-        "stripes of 512 rows",
+        "512-row stripes",
         "1.4 GB",
         "6.6 MB",
         "about 30 s",
