@@ -13,6 +13,7 @@ plugin=build/plugin/rest_qgis
 check "ruff" $bin/ruff check .
 check "mypy --strict" $bin/mypy
 check "messages.schema.json" env PYTHONPATH=backend $bin/python -m rest_backend.wire.schema --check
+check "docs/protocol.md" env PYTHONPATH=backend $bin/python -m rest_backend.wire.document --check
 # As the plugin site scans a zip: every finding counts.
 # QGS201 and QGS202 go by a method's name alone (any setValue()); E203 contradicts the formatter.
 check "flake8, flake8-qgis" $bin/flake8 --max-line-length 120 --extend-ignore E203,QGS201,QGS202 $plugin
