@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from osgeo import gdal, ogr, osr
 
 from rest_qgis.client import Engine
 from tests.qgis.stage import end_engine, make_scene, read
@@ -92,6 +93,35 @@ def test_runs_under_qgis_process(headless: Headless, tmp_path: Path) -> None:
     assert results["OUTPUT"] == str(output)
     assert results["JOB_ID"]
     assert read(output).shape == (150, 200)
+
+
+def test_bands_area_and_confidence_under_qgis_process(headless: Headless, tmp_path: Path) -> None:
+    """As the user guide has it: polygons from a file, and a list by naming the parameter again."""
+    scene = make_scene(tmp_path / "scene.tif", 200, 150)
+    area = tmp_path / "parcels.gpkg"
+    reference = osr.SpatialReference()
+    reference.ImportFromEPSG(26910)
+    source = ogr.GetDriverByName("GPKG").CreateDataSource(str(area))
+    layer = source.CreateLayer("parcels", reference, ogr.wkbPolygon)
+    feature = ogr.Feature(layer.GetLayerDefn())
+    x, y = 523653.0 + 30 * 0.3, 5267262.0 - 20 * 0.3
+    box = f"Polygon (({x} {y}, {x + 15} {y}, {x + 15} {y - 12}, {x} {y - 12}, {x} {y}))"
+    feature.SetGeometry(ogr.CreateGeometryFromWkt(box))
+    layer.CreateFeature(feature)
+    del feature, layer, source
+    outputs = {name: tmp_path / f"{name}.tif" for name in ("OUTPUT", "CONFIDENCE")}
+    headless.call(
+        "run",
+        "rest:segment",
+        f"--INPUT={scene}",
+        f"--AOI={area}",
+        *(f"--BANDS={number}" for number in (3, 2, 1)),
+        *(f"--{name}={path}" for name, path in outputs.items()),
+    )
+    for path in outputs.values():
+        assert read(path).shape == (40, 50)
+        assert (read(path) != 255).all()
+    assert gdal.Open(str(outputs["OUTPUT"])).GetMetadataItem("REST_BANDS") == "3,2,1"
 
 
 def test_control_c_in_qgis_process_cancels_the_job(
