@@ -44,7 +44,7 @@ from rest_qgis.processing.errors import ModelError
 from rest_qgis.processing.models import choose_model
 
 REFRESH_MILLISECONDS = 1500  # of the list, while it is seen and the engine runs
-_SHARES = (0.30, 0.19, 0.19, 0.11, 0.21)  # of the width, a column
+_SHARES = (0.28, 0.18, 0.18, 0.13, 0.23)  # of the width, a column
 
 
 class JobsPanel(QWidget):
@@ -282,6 +282,7 @@ class JobsPanel(QWidget):
         header = self.table.header()
         header.setStretchLastSection(True)
         header.setMinimumSectionSize(24)
+        header.setTextElideMode(Qt.TextElideMode.ElideRight)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         self.table.setSortingEnabled(True)
         self.table.sortByColumn(TIME, Qt.SortOrder.DescendingOrder)

@@ -37,8 +37,8 @@ _ICONS = {
     "running": "mTaskRunning.svg",
     "queued": "mTaskQueued.svg",
     "done": "mIconSuccess.svg",
-    "failed": "mIconCritical.svg",
-    "cancelled": "mTaskCancel.svg",
+    "failed": "mTaskCancel.svg",
+    "cancelled": "mTaskTerminated.svg",
 }
 
 
@@ -182,12 +182,15 @@ def _cell(job: dict[str, Any], column: int) -> str:
     if column == JOB:
         return job_title(job)
     if column == STATE:
-        return state_text(job["state"])
+        code = job.get("code") if job["state"] == "failed" else ""
+        return f"{state_text(job['state'])} ({code})" if code else state_text(job["state"])
     if column == MODEL:
         return Path(job["model"]).stem if job["model"].endswith(".json") else job["model"]
     if column == DEVICE:
         return job.get("device", "")
-    return " · ".join(part for part in (_moment(_submitted(job)), _taken(job)) if part)
+    # Of another day the day is enough here; the tooltip has both.
+    day_or_time = _moment(_submitted(job)).split(" ")[0]
+    return " · ".join(part for part in (day_or_time, _taken(job)) if part)
 
 
 def _icon(state: str) -> QIcon:

@@ -1,4 +1,4 @@
-"""A QGIS that hands in a job, saves its project, and waits to be killed. Run by test_coming_back.py."""
+"""A QGIS that hands in a job, saves its project, and closes or is killed. For test_coming_back.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rest_qgis.plugin import RestPlugin
 from tests.qgis.stage import order_for
 
 
-def main(profile: str, scene: str, output: str, project: str) -> None:
+def main(profile: str, end: str, scene: str, output: str, project: str) -> None:
     QSettings.setDefaultFormat(QSettings.Format.IniFormat)
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, profile)
     QCoreApplication.setOrganizationName(QgsApplication.QGIS_ORGANIZATION_NAME)
@@ -39,8 +39,11 @@ def main(profile: str, scene: str, output: str, project: str) -> None:
     if project:
         assert QgsProject.instance().write(project)
     print("left", flush=True)
-    while True:
+    while end == "killed":
         application.processEvents()
+    plugin.unload()
+    QgsProject.instance().clear()
+    application.exitQgis()
 
 
 if __name__ == "__main__":

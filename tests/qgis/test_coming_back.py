@@ -42,8 +42,12 @@ def reference(plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path)
     return read(order.output)
 
 
-@pytest.mark.parametrize("saved", [True, False], ids=["project", "profile"])
-def test_a_new_qgis_gets_the_whole_result_of_one_that_was_killed(
+@pytest.mark.parametrize(
+    ("end", "saved"),
+    [("killed", True), ("killed", False), ("closed", True)],
+    ids=["killed, project", "killed, profile", "closed, project"],
+)
+def test_a_new_qgis_gets_the_whole_result(
     plugin: RestPlugin,
     qgis_iface: Any,
     qtbot: Any,
@@ -51,11 +55,12 @@ def test_a_new_qgis_gets_the_whole_result_of_one_that_was_killed(
     tmp_path: Path,
     reference: np.ndarray,
     queue_held: Any,
+    end: str,
     saved: bool,
 ) -> None:
     project = tmp_path / "project.qgs"
     output = tmp_path / "classes.tif"
-    _leave(small_scene, output, project if saved else None)
+    _leave(end, small_scene, output, project if saved else None)
     if saved:
         assert QgsProject.instance().read(str(project))
         assert all(layer.isValid() for layer in QgsProject.instance().mapLayers().values())
@@ -77,7 +82,7 @@ def test_what_is_done_meanwhile_is_loaded_once(
     plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path
 ) -> None:
     project, output = tmp_path / "project.qgs", tmp_path / "classes.tif"
-    key = _leave(small_scene, output, project)
+    key = _leave("killed", small_scene, output, project)
     until(qtbot, lambda: output.exists())
     assert QgsProject.instance().read(str(project))
     until(qtbot, lambda: [layer.source() for layer in rest_layers()] == [str(output)])
@@ -229,12 +234,12 @@ def test_a_project_that_makes_no_sense_is_harmless(plugin: RestPlugin, entry: st
     assert plugin.link.state == "stopped"
 
 
-def _leave(scene: Path, output: Path, project: Path | None) -> str:
-    """Have another QGIS hand in a job, and kill it; returns the job's key."""
+def _leave(end: str, scene: Path, output: Path, project: Path | None) -> str:
+    """Have another QGIS hand in a job, and end before that does; returns the job's key."""
     before = _noted()
     profile = Path(QgsSettings().fileName()).parents[1]
-    files = [str(path or "") for path in (profile, scene, output, project)]
-    command = [sys.executable, "-m", "tests.qgis.leaving", *files]
+    files = [str(path or "") for path in (scene, output, project)]
+    command = [sys.executable, "-m", "tests.qgis.leaving", str(profile), end, *files]
     paths = [path for path in sys.path if path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with subprocess.Popen(
@@ -242,6 +247,8 @@ def _leave(scene: Path, output: Path, project: Path | None) -> str:
     ) as qgis:
         try:
             assert qgis.stdout.readline() == "left\n"
+            if end == "closed":
+                assert qgis.wait(60) == 0  # with the job still in the queue
         finally:
             qgis.kill()
     QgsSettings().sync()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +11,20 @@ from typing import Any
 import pytest
 
 import rest_qgis
-from qgis.core import Qgis, QgsApplication, QgsSettings
+from qgis.core import Qgis, QgsApplication, QgsProject, QgsSettings
 from qgis.PyQt.QtCore import QObject, QTimer
 from qgis.PyQt.QtWidgets import QDockWidget, QToolBar, QWidget
 from rest_qgis.client import transport
-from rest_qgis.gui import toolbar
+from rest_qgis.gui import records, toolbar
 from rest_qgis.plugin import RestPlugin
-from tests.qgis.stage import end_engine, flush_events, messages
+from tests.qgis.stage import (
+    end_engine,
+    flush_events,
+    messages,
+    order_for,
+    rest_layers,
+    until,
+)
 
 
 def test_class_factory_makes_the_plugin(qgis_iface: Any) -> None:
@@ -40,6 +48,30 @@ def test_loads_and_unloads_twice_without_leftovers(engine_home: Any, qgis_iface:
         flush_events()
         assert registry.providerById("rest") is None
         assert _ours(window) == before
+
+
+def test_unloaded_in_mid_job_nothing_is_left_but_the_job(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, long_scene: Path
+) -> None:
+    window = qgis_iface.mainWindow()
+    plugin.unload()
+    flush_events()
+    before = _ours(window), _receivers()
+    plugin.initGui()
+    plugin.toolbar.jobs_action.trigger()
+    job = plugin.link.segment(order_for(long_scene, long_scene.with_name("classes.tif")))
+    until(qtbot, lambda: len(rest_layers()) == 1 and plugin.link.jobs != [])
+    plugin.messages.warning("still here")
+    assert (_ours(window), _receivers()) != before
+    plugin.unload()
+    flush_events()
+    assert (_ours(window), _receivers()) == before
+    assert rest_layers() == []
+    assert qgis_iface.messageBar().items() == []
+    until(qtbot, lambda: job.ended)
+    assert job.error.code == "E_CLIENT_CLOSED"
+    until(qtbot, lambda: not [name for name in _threads() if name.startswith("rest-")])
+    assert [order.key for order in records.orders_of_project(unsaved=False)] == [job.key]
 
 
 def test_second_init_gui_changes_nothing(plugin: RestPlugin) -> None:
@@ -143,6 +175,17 @@ def test_without_a_backend_a_sentence(
     qtbot.waitUntil(lambda: bool(messages(qgis_iface, Qgis.MessageLevel.Critical)), timeout=10_000)
     assert "E_ENGINE_MISSING" in messages(qgis_iface, Qgis.MessageLevel.Critical)[0]
     qtbot.waitUntil(lambda: plugin.toolbar.engine_button.text() == "Off", timeout=10_000)
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+def _receivers() -> list[int]:
+    """How many listen to each of the project's signals that the plugin listens to."""
+    project = QgsProject.instance()
+    signals = (project.readProject, project.cleared, project.projectSaved, project.writeMapLayer)
+    return [project.receivers(signal) for signal in signals]
 
 
 def _ours(window: QWidget) -> list[str]:
