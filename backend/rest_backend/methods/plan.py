@@ -32,9 +32,12 @@ from rest_backend.rasters.statistics import BLOCK as STATISTICS_BLOCK
 
 __all__ = ["PlanRequest", "PlanSummary", "SegmentRequest", "plan"]
 
-_READ_ROWS = 128  # rows of the scene read to learn how fast that is
+_READ_ROWS = 64  # rows of the scene read to learn how fast that is
+_BASIS = "network and reading measured on this computer"
+_NO_BASIS = "not known: what this network computes on all rows at once does not grow with the pixels alone"
 _SAMPLED_PIXELS = 64 * STATISTICS_BLOCK**2  # of the statistics
-_WRITE_SECONDS = 2e-8  # a pixel and product: compressing, overviews, reading back
+_WRITE_SECONDS = 5e-8  # a pixel of a class map: compressing, overviews, reading back
+_SCORE_SECONDS = 1e-7  # likewise of a band of scores, which compress worse
 
 _capture_seconds: dict[
     tuple[str, int, int], float
@@ -87,7 +90,7 @@ class PlanSummary:
         output_bytes: Most bytes of all files of the result.
         disk_bytes: Most bytes needed while they are written.
         free_bytes: Bytes free where the output would go; None where that cannot be told.
-        seconds: Expected seconds of the job; None where nothing could be measured.
+        seconds: Expected seconds of the job; None where they cannot be foretold.
         seconds_basis: What this rests on.
         fits: Whether the job can run as it is.
         problems: What stands in its way: ``code`` and ``message``, which says what would have to change.
@@ -213,24 +216,23 @@ class _Planning:
         return DiskBytes(files.while_written + stored, files.result), free
 
     def _seconds(self, subject: Subject, context: Context, planes: int, captured_in: float) -> float | None:
-        """Expected seconds: capturing, reading, sweeping, writing, each as measured here."""
+        """Expected seconds: capturing, reading, sweeping, writing."""
         columns, rows = context.window[2:]
         key = (subject.model.card.sha256, columns, rows)
         _capture_seconds.setdefault(key, captured_in)
-        try:
-            sweeping = seconds_per_pixel(subject.model, self._device, columns, rows, self._check_cancelled)
-        except ResourceError:  # not even the small sweep fits
+        if context.program.layout.fallback:  # such operations may take more a pixel the more pixels there are
             return None
+        sweeping = seconds_per_pixel(subject.model, self._device, columns, rows, self._check_cancelled)
         sampled = 0
         if subject.model.card.normalisation.method == "scene":
             sampled = min(_SAMPLED_PIXELS, subject.source.width * subject.source.height)
         reading = _reading_seconds(subject, context)
-        written = subject.window[2] * subject.window[3] * planes
+        writing = _WRITE_SECONDS + _SCORE_SECONDS * (planes - 1)
         return (
             _capture_seconds[key]
             + sweeping * columns * rows
             + reading * (columns * rows + sampled)
-            + _WRITE_SECONDS * written
+            + writing * subject.window[2] * subject.window[3]
         )
 
     def _summary(
@@ -275,7 +277,7 @@ class _Planning:
             disk_bytes=disk.while_written,
             free_bytes=free,
             seconds=seconds,
-            seconds_basis="measured on this computer" if seconds is not None else "not measured",
+            seconds_basis=_BASIS if seconds is not None else _NO_BASIS,
             fits=not self._problems,
             problems=[{"code": error.code, "message": error.message} for error in self._problems],
             notes=[*subject.notes, *context_notes(context, plan)],

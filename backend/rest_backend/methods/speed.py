@@ -11,8 +11,8 @@ from rest_backend.engine import SceneProgram
 from rest_backend.methods.context import captured, padded_size
 from rest_backend.models.zoo import InstalledModel
 
-_WIDTHS = (1024, 512, 256)  # classes of width, in pixels: beyond the first, stripes cost by their pixels
-_HEIGHT = 512  # rows swept
+_WIDTHS = (16384, 8192, 4096, 2048, 1024, 512, 256)  # classes: wide stripes leave the processor's cache
+_PIXELS = 2**19  # swept, in as many rows as that makes
 _RUNS = 2  # the first one warms up
 
 _measured: dict[tuple[str, str, tuple[int, int]], float] = {}
@@ -34,7 +34,7 @@ def seconds_per_pixel(
         ResourceError: ``E_MEMORY``: not even this small sweep fits.
     """
     across = next((known for known in _WIDTHS if known <= width), width)
-    size = padded_size(model.card, min(_HEIGHT, height), across)
+    size = padded_size(model.card, min(_PIXELS // across, height), across)
     key = (model.card.sha256, str(device), size)
     if key not in _measured:
         _measured[key] = _measure(captured(model, *size), len(model.card.bands), size, device, check)
