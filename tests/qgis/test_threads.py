@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import zmq
 
+from qgis.core import QgsProject
 from qgis.PyQt.QtCore import Qt
 from rest_qgis.plugin import RestPlugin
-from tests.qgis.stage import add_layer, open_dock, rest_layers, until
+from tests.qgis.stage import add_layer, open_dock, order_for, rest_layers, until
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _WATCHED = ("socket.", "subprocess.", "os.remove", "os.rename", "os.mkdir", "os.truncate", "shutil.")
@@ -116,6 +117,31 @@ def test_a_cancelled_run(
     plugin.toolbar.stop_action.trigger()
     until(qtbot, lambda: plugin.toolbar.engine_button.text() == "Off")
     watch.on = False
+    assert watch.main == []
+
+
+def test_the_list_of_jobs_and_coming_back(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, small_scene: Path, watch: Watch, tmp_path: Path
+) -> None:
+    add_layer(small_scene, qgis_iface)
+    project, output = str(tmp_path / "project.qgs"), tmp_path / "classes.tif"
+    qgis_iface.mainWindow().show()
+    plugin.link.start()
+    until(qtbot, lambda: bool(plugin.link.models))
+    watch.on = True
+    plugin.toolbar.jobs_action.trigger()
+    assert plugin.jobs_panel.isVisible()
+    job = plugin.link.segment(order_for(small_scene, output))
+    until(qtbot, lambda: len(rest_layers()) == 1)
+    assert QgsProject.instance().write(project)
+    assert QgsProject.instance().read(project)
+    until(qtbot, lambda: job.ended and [layer.source() for layer in rest_layers()] == [str(output)])
+    plugin.jobs_panel.table.selectAll()
+    for action in (plugin.jobs_panel.load_action, plugin.jobs_panel.copy_action):
+        action.trigger()
+    plugin.unload()
+    watch.on = False
+    qgis_iface.mainWindow().hide()
     assert watch.main == []
 
 
