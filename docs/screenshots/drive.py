@@ -82,15 +82,12 @@ def picture_of_run() -> bool:
 def open_bands() -> bool:
     """A scene of four bands, of which two have names."""
     path = folder / "four bands.tif"
-    options = {
-        "bandList": [3, 1, 2, 1],
-        "srcWin": [0, 0, 1200, 1200],
-        "creationOptions": ["PHOTOMETRIC=MINISBLACK"],
-    }
-    made = gdal.Translate(str(path), str(folder / "kitsap.tif"), **options)
+    part = gdal.Translate("", str(folder / "kitsap.tif"), format="MEM", bandList=[3, 1, 2, 1])
     for number, name in enumerate(("", "red", "green", ""), start=1):
-        made.GetRasterBand(number).SetDescription(name)
-    made = None
+        band = part.GetRasterBand(number)
+        band.SetDescription(name)
+        band.SetColorInterpretation(gdal.GCI_Undefined)
+    gdal.Translate(str(path), part, creationOptions=["PHOTOMETRIC=MINISBLACK"])
     layers["bands"] = add(path)
     form.layer_combo.setLayer(layers["bands"])
     return True

@@ -9,7 +9,7 @@ import importlib
 import sys
 from types import ModuleType
 
-PARTS = ("QtCore", "QtGui", "QtWidgets", "QtSvg", "QtNetwork", "QtTest", "sip")
+PARTS = ("QtCore", "QtGui", "QtWidgets", "QtSvg", "QtNetwork", "QtTest", "QtXml", "sip")
 
 
 def install() -> None:
