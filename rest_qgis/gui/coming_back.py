@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from pathlib import Path
 from typing import Any
 
 from qgis.core import QgsMapLayer, QgsProject, QgsProviderRegistry
@@ -94,7 +95,8 @@ class ComingBack(QObject):
         shown = {_file_of(layer) for layer in QgsProject.instance().mapLayers().values()}
         for order in orders:
             # Where a layer shows the output already, the job's live layer makes room for it at the end.
-            self._link.resume(dataclasses.replace(order, keep_layer=order.output not in shown))
+            keep = order.keep_layer and order.output not in shown
+            self._link.resume(dataclasses.replace(order, keep_layer=keep))
 
     def close(self) -> None:
         """Stop noting and looking. May be called twice."""
@@ -158,13 +160,17 @@ class ComingBack(QObject):
         self._followed.discard(order.key)
         if not goes_on:
             records.forget(order.key)
-        if resumed and code != "E_CLIENT_CLOSED":
-            self._lost.append(f"“{order.title}”: {message} ({code})")
-            more = len(self._lost) - 1
-            text = self._lost[0]
-            if more:
-                text = self.tr("{0} And {1} more.").format(text, more)
-            self._messages.warning(text, "\n\n".join(self._lost))
+            if resumed:
+                self._tell_lost(f"“{order.title}”: {message} ({code})", cancelled=code == "E_CANCELLED")
+
+    def _tell_lost(self, sentence: str, cancelled: bool) -> None:
+        """One message for all that have no result; a cancel is somebody's wish and no warning."""
+        self._lost.append(sentence)
+        text, more = self._lost[0], len(self._lost) - 1
+        if more:
+            text = self.tr("{0} And {1} more.").format(text, more)
+        tell = self._messages.info if cancelled else self._messages.warning
+        tell(text, "\n\n".join(self._lost))
 
 
 class _Listener(JobListener):
@@ -196,8 +202,7 @@ def _file_of(layer: QgsMapLayer) -> str:
 def _empty_map(path: str) -> str:
     """The description of a live raster without its rows: the same grid and classes, nodata all over."""
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - mirrors the layer's own source
-            text = file.read()
+        text = Path(path).read_text(encoding="utf-8")
     except OSError:
         return ""
     document = QDomDocument()

@@ -7,7 +7,7 @@ from typing import Any, Callable
 
 from qgis.core import QgsApplication, QgsMapLayer, QgsProject, QgsRasterLayer
 from qgis.PyQt.QtCore import QEvent, QPoint, Qt, QTimer, QUrl, pyqtSignal
-from qgis.PyQt.QtGui import QDesktopServices, QKeyEvent, QKeySequence
+from qgis.PyQt.QtGui import QDesktopServices, QKeyEvent, QKeySequence, QResizeEvent
 from qgis.PyQt.QtWidgets import (
     QAbstractItemView,
     QApplication,
@@ -100,13 +100,6 @@ class JobsPanel(QWidget):
         super().hideEvent(event)
         self._timer.stop()
         self.seen_changed.emit(False)
-
-    def resizeEvent(self, event: QEvent) -> None:
-        """Share the width out, so that every column is seen."""
-        super().resizeEvent(event)
-        width = self.table.viewport().width()
-        for column, share in enumerate(_SHARES):
-            self.table.setColumnWidth(column, int(share * width))
 
     # --- what a person does ------------------------------------------------------------------
 
@@ -371,10 +364,17 @@ class _Table(QTreeView):
         self.doubleClicked.connect(lambda _index: self.opened.emit())
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Open by Enter."""
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             self.opened.emit()
         else:
             super().keyPressEvent(event)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Share the width out, so that every column is seen."""
+        super().resizeEvent(event)
+        for column, share in enumerate(_SHARES):
+            self.setColumnWidth(column, int(share * self.viewport().width()))
 
 
 def _failed(job: dict[str, Any]) -> bool:

@@ -37,8 +37,8 @@ _ICONS = {
     "running": "mTaskRunning.svg",
     "queued": "mTaskQueued.svg",
     "done": "mIconSuccess.svg",
-    "failed": "mTaskCancel.svg",
-    "cancelled": "mTaskTerminated.svg",
+    "failed": "mTaskTerminated.svg",
+    "cancelled": "mTaskCancel.svg",
 }
 
 

@@ -202,11 +202,11 @@ def test_rows_sort_and_keep_their_selection(panel: JobsPanel, tmp_path: Path) ->
 
 
 def test_usable_at_320_pixels_and_by_keys(plugin: RestPlugin, panel: JobsPanel, qtbot: Any) -> None:
-    panel._show_jobs([_job("a long title of a job that has no room", "running", rows_done=40)])
     assert panel.minimumSizeHint().width() <= 320
     assert plugin.dock.minimumSizeHint().width() <= 320
     plugin.dock.setFloating(True)
     plugin.dock.resize(320, 600)
+    panel._show_jobs([_job("a long title of a job that has no room", "running", rows_done=40)])
     flush_events()
     header = panel.table.header()
     widths = [header.sectionSize(column) for column in range(header.count())]
