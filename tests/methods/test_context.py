@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from rasterio.features import geometry_mask
 
 from rest_backend.bundled import bundled_folder
+from rest_backend.methods.context import choose_context
+from rest_backend.methods.grid import RunGrid
 from rest_backend.methods.segment import SegmentRequest, segment
+from rest_backend.methods.statistics_cache import scene_statistics
+from rest_backend.models.zoo import find_model
+from rest_backend.rasters.scene import open_scene
+from rest_backend.rasters.statistics import BandStatistics
 from tests.methods.conftest import make_model
 from tests.rasters.makers import ramp, write_raster
 
@@ -145,6 +151,35 @@ def test_area_and_window_meet(tmp_path: Path, tiny_model: Path) -> None:
     np.testing.assert_array_equal(
         _read(tmp_path / "part.tif"), _cut(_read(tmp_path / "whole.tif"), summary.window)
     )
+
+
+def test_previews_of_one_size_share_their_capture(tiny_model: Path) -> None:
+    model, grid = find_model(str(tiny_model)), RunGrid(1500, 1400, 1500, 1400)
+    places = [(600, 600), (613, 641), (631, 607)]
+    contexts = [
+        choose_context(model, grid, (column, row, 64, 48), "nearby", lambda: None) for column, row in places
+    ]
+    for (column, row), context in zip(places, contexts, strict=True):
+        assert context.exact
+        assert context.program is contexts[0].program
+        left, top, width, height = context.window
+        assert left <= column and column + 64 <= left + width < 1500
+        assert top <= row and row + 48 <= top + height < 1400
+
+
+def test_statistics_are_read_again_only_when_the_scene_changed(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "scene.tif", ramp(3, 40, 50))
+
+    def statistics(seed: int = 0, bands: tuple[int, ...] = (1, 2, 3)) -> BandStatistics:
+        with open_scene(path, bands) as scene:
+            return scene_statistics(scene, seed, lambda: False)
+
+    first = statistics()
+    assert statistics() is first
+    assert statistics(bands=(2, 1, 3)).mean[0] == first.mean[1]
+    assert statistics(seed=1) is not first
+    write_raster(tmp_path / "scene.tif", ramp(3, 40, 50, seed=2))
+    assert (statistics().mean != first.mean).all()
 
 
 def write_area(

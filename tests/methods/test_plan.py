@@ -95,13 +95,15 @@ def test_bands_that_are_not_sure_are_told_by_row(tmp_path: Path, tiny_model: Pat
 
 def _asked(tmp_path: Path, name: str) -> dict[str, Any]:
     nowhere = [[(-90.0, -90.0), (-80.0, -90.0), (-80.0, -80.0)]]
-    tmp_path.joinpath("text.tif").write_text("not a raster")
+    tmp_path.joinpath("text.tif").write_text("neither polygons nor pixels")
     return {
         "band twice": {"bands": (1, 2, 2)},
         "too few bands": {"bands": (1,)},
         "no such band": {"bands": (1, 2, 5)},
         "area elsewhere": {"aoi": write_area(tmp_path / "area.geojson", NORTH_UP, 26910, nowhere)},
         "no area": {"aoi": tmp_path / "missing.gpkg"},
+        "area that is none": {"aoi": tmp_path / "text.tif"},
+        "area without polygons": {"aoi": write_area(tmp_path / "empty.geojson", NORTH_UP, 26910, [])},
         "window outside": {"window": (100, 0, 50, 50)},
         "resolution": {"resolution_m": -1.0},
         "folder": {"output": tmp_path / "no" / "classes.tif"},
@@ -117,6 +119,8 @@ def _asked(tmp_path: Path, name: str) -> dict[str, Any]:
         ("no such band", "E_SCENE_BANDS"),
         ("area elsewhere", "E_AOI_OUTSIDE"),
         ("no area", "E_AOI_MISSING"),
+        ("area that is none", "E_AOI_UNREADABLE"),
+        ("area without polygons", "E_AOI_EMPTY"),
         ("window outside", "E_WINDOW"),
         ("resolution", "E_RESOLUTION"),
         ("folder", "E_OUTPUT_FOLDER"),
