@@ -45,27 +45,6 @@ class SegmentDock(QgsDockWidget):
         self.setMinimumWidth(280)
         self.add_panel(self.run_panel, self.tr("Segment"))
 
-        form = self.run_panel.form
-        self.layer_combo, self.model_combo, self.card_view = (
-            form.layer_combo,
-            form.model_combo,
-            form.card_view,
-        )
-        self.run_button, self.output_widget = form.run_button, form.output_box.classes_widget
-        self.cancel_button, self.progress_bar = self.strip.cancel_button, self.strip.progress_bar
-        self.status_label = self.strip.status_label
-
-    @property
-    def _job(self) -> Any:
-        return self.run_panel._job
-
-    @property
-    def _order(self) -> Any:
-        return self.run_panel._order
-
-    def _chosen_model(self) -> Any:
-        return self.run_panel.form.model()
-
     def add_panel(self, panel: QWidget, title: str) -> None:
         """Add a tab at the end."""
         self._tabs.addTab(panel, title)

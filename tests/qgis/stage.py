@@ -85,7 +85,7 @@ def open_dock(plugin: RestPlugin, qtbot: Any) -> Any:
     dock = plugin.dock
     qtbot.addWidget(dock, before_close_func=lambda _widget: None)
     dock.resize(320, 700)
-    qtbot.waitUntil(lambda: dock.model_combo.findData(MODEL) >= 0, timeout=END_MILLISECONDS)
+    qtbot.waitUntil(lambda: dock.run_panel.form.model_combo.findData(MODEL) >= 0, timeout=END_MILLISECONDS)
     return dock
 
 

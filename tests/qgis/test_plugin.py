@@ -100,7 +100,7 @@ def test_every_control_has_a_name_of_its_own(plugin: RestPlugin) -> None:
     named += [action for action in bar.engine_button.menu().actions() if not action.isSeparator()]
     panel = plugin.jobs_panel
     named += [panel, panel.table, panel.start_button, *panel.table.actions()]
-    named += [plugin.dock.run_panel, plugin.dock.run_button, plugin.dock.cancel_button]
+    named += [plugin.dock.run_panel, plugin.dock.run_panel.form.run_button, plugin.dock.strip.cancel_button]
     assert all(thing.objectName().startswith("Rest") for thing in named)
     ours = [plugin.dock, *plugin.dock.findChildren(QObject), bar, *bar.findChildren(QObject)]
     names = [thing.objectName() for thing in ours if thing.objectName().startswith("Rest")]
@@ -126,7 +126,7 @@ def test_without_pyzmq_a_sentence_and_no_traceback(
     assert exceptions == []
     assert "pyzmq" in messages(qgis_iface, Qgis.MessageLevel.Critical)[0]
     assert "E_ZMQ_MISSING" in messages(qgis_iface, Qgis.MessageLevel.Critical)[0]
-    assert "pyzmq" in plugin.dock.card_view.text()
+    assert "pyzmq" in plugin.dock.run_panel.form.card_view.text()
 
 
 def test_log_opens_without_pyzmq(

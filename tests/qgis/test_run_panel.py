@@ -281,7 +281,7 @@ def test_preview_at_the_centre_of_the_map(
         assert messages(qgis_iface, Qgis.MessageLevel.Critical) == []
         assert orders[-1].preview
         assert tuple(orders[-1].window) == pytest.approx(window, abs=1)
-        assert re.fullmatch(r"Preview in \d+\.\d s", plugin.dock.status_label.text())
+        assert re.fullmatch(r"Preview in \d+\.\d s", plugin.dock.strip.status_label.text())
         until(qtbot, lambda: [layer.width() for layer in rest_layers()] == [512])  # one at a time
     canvas.setCenter(_place(-50, 380))
     assert not form.preview_button.isEnabled()

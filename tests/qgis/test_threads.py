@@ -93,8 +93,8 @@ def test_a_whole_run_of_the_dock(
     add_layer(small_scene, qgis_iface)
     watch.on = True
     dock = open_dock(plugin, qtbot)
-    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
-    until(qtbot, dock.run_button.isEnabled)
+    qtbot.mouseClick(dock.run_panel.form.run_button, Qt.MouseButton.LeftButton)
+    until(qtbot, dock.run_panel.form.run_button.isEnabled)
     until(qtbot, lambda: bool(rest_layers()) and rest_layers()[0].source().endswith(".tif"))
     plugin.unload()
     watch.on = False
@@ -109,10 +109,10 @@ def test_a_cancelled_run(
     add_layer(long_scene, qgis_iface)
     watch.on = True
     dock = open_dock(plugin, qtbot)
-    qtbot.mouseClick(dock.run_button, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(dock.run_panel.form.run_button, Qt.MouseButton.LeftButton)
     until(qtbot, lambda: bool(rest_layers()))
-    qtbot.mouseClick(dock.cancel_button, Qt.MouseButton.LeftButton)
-    until(qtbot, dock.run_button.isEnabled)
+    qtbot.mouseClick(dock.strip.cancel_button, Qt.MouseButton.LeftButton)
+    until(qtbot, dock.run_panel.form.run_button.isEnabled)
     until(qtbot, lambda: not rest_layers())
     plugin.toolbar.stop_action.trigger()
     until(qtbot, lambda: plugin.toolbar.engine_button.text() == "Off")
