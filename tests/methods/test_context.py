@@ -15,7 +15,7 @@ from rasterio.features import geometry_mask
 from rest_backend.bundled import bundled_folder
 from rest_backend.methods.context import choose_context
 from rest_backend.methods.grid import RunGrid
-from rest_backend.methods.segment import SegmentRequest, segment
+from rest_backend.methods.segment import SegmentProgress, SegmentRequest, segment
 from rest_backend.methods.statistics_cache import scene_statistics
 from rest_backend.models.zoo import find_model
 from rest_backend.rasters.scene import open_scene
@@ -121,10 +121,14 @@ def test_a_network_that_looks_at_everything_is_swept_over_the_whole_scene(tmp_pa
     scene = write_raster(tmp_path / "scene.tif", ramp(3, 420, 700))
     segment(SegmentRequest(scene, tmp_path / "whole.tif", str(card), device="cpu"))
     extent = (333, 111, 47, 58)
-    exact = segment(SegmentRequest(scene, tmp_path / "part.tif", str(card), window=extent, device="cpu"))
+    part = SegmentRequest(scene, tmp_path / "part.tif", str(card), window=extent, device="cpu")
+    told: list[SegmentProgress] = []
+    exact = segment(part, on_progress=told.append)
     np.testing.assert_array_equal(_read(tmp_path / "part.tif"), _cut(_read(tmp_path / "whole.tif"), extent))
     assert exact.exact
     assert exact.read_window == (0, 0, 700, 420)
+    stripes = len([progress for progress in told if progress.rows_per_second])
+    assert stripes < exact.phases * 420 / exact.stripe  # the last sweep ends with the window's last row
     near = segment(
         SegmentRequest(scene, tmp_path / "near.tif", str(card), window=extent, context="nearby", device="cpu")
     )

@@ -10,6 +10,7 @@ depend on where the border lies; statistics for the normalisation are the whole 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -160,8 +161,11 @@ class _Segmentation:
                 subject.scene.check_unchanged()
                 looked = now
             self._tell_sweep(result.done, rows, done / stripes, now - began)
+            if result.done == rows and done < stripes:
+                raise _Complete
 
-        context.program.run(source.read_rows, result.take, plan, after_stripe)
+        with suppress(_Complete):
+            context.program.run(source.read_rows, result.take, plan, after_stripe)
         seconds = max(time.perf_counter() - began, 1e-9)
         first = ((self._first_rows_at or began) - began) / seconds
         return _Swept(context, plan, result.valid_pixels, seconds, first)
@@ -216,6 +220,10 @@ class _Segmentation:
         self._progress = replace(self._progress, **changes)  # type: ignore[arg-type]
         if self._on_progress is not None:
             self._on_progress(self._progress)
+
+
+class _Complete(Exception):
+    """No error: all rows of the result are done, those below it are not needed."""
 
 
 @dataclass(frozen=True)
