@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rest_backend.rasters.classmap import BLOCK
 from rest_backend.rasters.scene import Scene
 
 _KERNEL_BYTES = 90_000_000  # what torch's kernels take besides tensors
+_LOOSENESS = 1.1  # of what tensors take: the allocator cannot hand back every gap at once
 _SHARE_OF_AVAILABLE = 0.6
 _SHARE_OF_CUDA = 0.9  # of the device's free memory
 
@@ -43,7 +45,7 @@ class Budget:
         """Bytes the engine's tensors may take on the device; below 0 when not even the rest fits."""
         spare = self.limit - self.resident - self.beside
         if self.device.type != "cuda" or spare < 0:
-            return spare
+            return int(spare / _LOOSENESS)
         free, _ = torch.cuda.mem_get_info(self.device)
         return int(free * _SHARE_OF_CUDA)
 
@@ -53,7 +55,8 @@ class Budget:
 
     def process_bytes(self, tensors: int) -> int:
         """Resident bytes of the process when the engine's tensors take so many."""
-        return self.resident + self.beside + (0 if self.device.type == "cuda" else tensors)
+        held = 0 if self.device.type == "cuda" else math.ceil(tensors * _LOOSENESS)
+        return self.resident + self.beside + held
 
 
 def plan_sweep(program: SceneProgram, budget: Budget, spill_folder: Path) -> Plan:
