@@ -95,7 +95,7 @@ def open_bands() -> bool:
 
 def picture_of_bands() -> bool:
     """The table with a row nobody can be sure of."""
-    return form.band_table.isVisible() and still() and take(plugin.dock, "bands")
+    return form.band_table.isVisible() and waited("bands") and still() and take(plugin.dock, "bands")
 
 
 def choose_polygon() -> bool:

@@ -135,7 +135,7 @@ class AreaBox(QWidget):
         self.clear_button.setEnabled(self.drawn.geometry() is not None)
         layer = self._watched
         count = 0 if layer is None else layer.selectedFeatureCount()
-        self.selected_box.setText(self.tr("Only the selected features ({0})").format(count))
+        self.selected_box.setText(self.tr("Selected only ({0})").format(count))
         hint = self.trouble()
         if drawing and not hint:
             hint = self.tr("Everything outside the drawn area stays empty.")
@@ -155,6 +155,8 @@ class AreaBox(QWidget):
             (LAYER, self.tr("Polygons of a layer")),
         ):
             self.kind_combo.addItem(text, kind)
+        self.kind_combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.kind_combo.setMinimumContentsLength(8)
         self.kind_combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
         self.draw_button = QPushButton(self.tr("Draw"), self)

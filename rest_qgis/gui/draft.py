@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from qgis.core import (
     QgsCoordinateTransform,
@@ -25,6 +24,7 @@ from qgis.PyQt.QtCore import QCoreApplication
 
 from rest_qgis.client import new_key
 from rest_qgis.gui.area_box import CANVAS, LAYER, POLYGON, RECTANGLE
+from rest_qgis.gui.preparation import Preparation
 from rest_qgis.gui.run_form import RunForm
 from rest_qgis.processing.area import Area
 from rest_qgis.processing.desk import Order
@@ -98,7 +98,7 @@ class Draft:
         scene = None if handover.copies else placement(layer)
         return cls(order, handover, scene, centre, QgsProject.instance().transformContext())
 
-    def plannable(self, task: Any) -> Order:
+    def plannable(self, task: Preparation) -> Order:
         """Return an order to plan; on any thread.
 
         Raises:
@@ -115,12 +115,13 @@ class Draft:
 
         return self._made(folder, task)
 
-    def runnable(self, inbox: Callable[[str], Path], task: Any) -> Order:
+    def runnable(self, inbox: Callable[[str], Path], task: Preparation) -> Order:
         """Return an order to hand in; on any thread.
 
         Args:
             inbox: Makes the engine's folder for the files of a job, by the job's key.
-            task: A ``QgsTask``: told how much of a layer is copied, looked at for a cancel.
+            task: Told how much of a layer is copied and what the user should know of it; looked at for
+                a cancel.
 
         Raises:
             OrderError: Scene or area cannot be used.
@@ -142,8 +143,9 @@ class Draft:
                     shutil.rmtree(path, ignore_errors=True)
         return order
 
-    def _made(self, folder: Callable[[], Path], task: Any) -> Order:
+    def _made(self, folder: Callable[[], Path], task: Preparation) -> Order:
         handed = self.handover.write(folder, task)
+        task.notes = handed.notes
         window = handed.window
         if self.centre is not None and self.scene is not None:
             window = preview_window(self.scene, self.centre, self.context)

@@ -54,8 +54,7 @@ class PlanLine(QFrame):
 
     def show_plan(self, plan: Mapping[str, Any]) -> None:
         """Show a plan; what keeps it from working is red, with what would have to change."""
-        work, cost = plan_lines(plan)
-        lines = [f"{escape(work)}<br>{escape(cost)}"]
+        lines = [escape(line) for line in plan_lines(plan) if line]
         lines += [
             _red(problem["message"])
             for problem in plan["problems"]

@@ -25,6 +25,7 @@ class Preparation(QgsTask):
     Attributes:
         order: The order, once made.
         error: Why there is none; None where it was cancelled.
+        notes: What the user should know, as whoever makes the order says.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Preparation(QgsTask):
         super().__init__(title, QgsTask.Flag.CanCancel)
         self.order: Order | None = None
         self.error: OrderError | ClientError | None = None
+        self.notes: tuple[str, ...] = ()
         self._make = make
         self._on_progress = on_progress
         self._on_end: Callable[[Preparation], None] | None = on_end

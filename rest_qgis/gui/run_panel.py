@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from qgis.core import QgsApplication, QgsRasterLayer
-from qgis.PyQt.QtCore import Qt, QTimer
+from qgis.PyQt.QtCore import QTimer
 from qgis.PyQt.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from rest_qgis.gui.draft import Draft, preview_trouble
@@ -214,6 +214,7 @@ class RunPanel(QWidget):
                 self._strip.show_idle(task.error.message)
                 self._messages.error(task.error.code, task.error.message)
             return
+        self._note(list(task.notes))
         self._order = task.order
         self._strip.show_work(self.tr("Starting…"))
         self._job = self._link.segment(task.order)  # a refusal comes as job_failed
@@ -302,7 +303,6 @@ class RunPanel(QWidget):
         scroll.setObjectName("RestSegmentScroll")
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(self.form)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

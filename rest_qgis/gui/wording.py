@@ -44,7 +44,8 @@ def plan_lines(plan: Mapping[str, Any]) -> tuple[str, str]:
     """Return what a plan says in two short lines: what is computed and how, what that takes.
 
     Args:
-        plan: A plan, as ``rest-backend plan --json`` prints it.
+        plan: A plan, as ``rest-backend plan --json`` prints it. While its bands are not known, nothing
+            is known of what it takes: the second line is empty.
     """
     width, height = plan["window"][2:]
     work = [_tr("{0} × {1} px").format(width, height)]
@@ -66,7 +67,10 @@ def plan_lines(plan: Mapping[str, Any]) -> tuple[str, str]:
     if plan.get("output_bytes"):
         cost.append(_tr("≤ {0} on disk").format(size_text(plan["output_bytes"])))
     seconds = plan.get("seconds")
-    cost.append(_tr("time unknown") if seconds is None else about(seconds))
+    if seconds is not None:
+        cost.append(about(seconds))
+    elif cost:
+        cost.append(_tr("time unknown"))
     return _joined(work), _joined(cost)
 
 

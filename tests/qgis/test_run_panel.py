@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from osgeo import gdal
 
 from qgis.core import (
     Qgis,
+    QgsApplication,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
     QgsFeature,
@@ -23,8 +26,10 @@ from qgis.core import (
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import Qt
+from rest_qgis.gui.preparation import Preparation
 from rest_qgis.layers.live_layers import JOB_PROPERTY
 from rest_qgis.plugin import RestPlugin
+from rest_qgis.processing.errors import RunError
 from tests.qgis.stage import add_layer, make_scene, messages, open_dock, read, rest_layers, until
 
 LEFT, TOP, PIXEL = 523653.0, 5267262.0, 0.3  # of the scenes made here
@@ -84,22 +89,6 @@ def test_what_does_not_fit_is_red_and_says_what_would_have_to_change(form: Any, 
     form.detail_box.resample_button.click()
     until(qtbot, lambda: "color" in form.plan_line.text())
     assert "Planning" not in form.plan_line.text()
-
-
-def test_engine_that_is_off_is_offered_to_be_started(
-    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, small_scene: Path
-) -> None:
-    add_layer(small_scene, qgis_iface)
-    plugin.dock.setUserVisible(True)
-    form = plugin.dock.run_panel.form
-    assert "engine is off" in form.plan_line.text()
-    assert not form.run_button.isEnabled()
-    assert "engine has started" in form.run_button.toolTip()
-    form.plan_line.label.linkActivated.emit("start")
-    _wait_for_plan(form, qtbot)
-    assert form.run_button.isEnabled()
-    plugin.toolbar.stop_action.trigger()
-    until(qtbot, lambda: "engine is off" in form.plan_line.text())
 
 
 def test_scene_that_is_gone_is_a_sentence(form: Any, qtbot: Any, small_scene: Path) -> None:
@@ -310,6 +299,43 @@ def test_layer_that_is_no_file_is_copied_and_segmented(
     form.layer_combo.setLayer(add_layer(small_scene, qgis_iface))
     _wait_for_plan(form, qtbot)
     assert (result == _run(form, qgis_iface, qtbot, tmp_path / "plain.tif")).all()
+
+
+def test_what_is_prepared_can_be_cancelled(qgis_app: Any, qtbot: Any) -> None:
+    told: list[tuple[float, bool]] = []
+    ended: list[Preparation] = []
+
+    def make(task: Preparation) -> Any:
+        task.setProgress(25.0)
+        while not task.isCanceled():
+            time.sleep(0.01)
+        raise RunError("E_CANCELLED", "Cancelled.")
+
+    main = threading.current_thread()
+    task = Preparation(
+        "a copy", make, lambda share: told.append((share, threading.current_thread() is main)), ended.append
+    )
+    QgsApplication.taskManager().addTask(task)
+    qtbot.waitUntil(lambda: told == [(0.25, True)])
+    task.cancel()
+    qtbot.waitUntil(lambda: ended == [task])
+    assert (task.order, task.error) == (None, None)  # no error: the person wanted it
+
+
+def test_engine_that_is_off_is_offered_to_be_started(
+    plugin: RestPlugin, qgis_iface: Any, qtbot: Any, small_scene: Path
+) -> None:
+    add_layer(small_scene, qgis_iface)
+    plugin.dock.setUserVisible(True)
+    form = plugin.dock.run_panel.form
+    assert "engine is off" in form.plan_line.text()
+    assert not form.run_button.isEnabled()
+    assert "engine has started" in form.run_button.toolTip()
+    form.plan_line.label.linkActivated.emit("start")
+    _wait_for_plan(form, qtbot)
+    assert form.run_button.isEnabled()
+    plugin.toolbar.stop_action.trigger()
+    until(qtbot, lambda: "engine is off" in form.plan_line.text())
 
 
 # --- pieces ----------------------------------------------------------------------------------

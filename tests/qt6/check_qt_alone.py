@@ -289,6 +289,7 @@ def test_drives_wording() -> None:
     assert "10 % in the area" in work
     assert "network sees 1280 × 640" in work
     assert wording.plan_lines(plan(seconds=None))[1].endswith("time\u00a0unknown")
+    assert wording.plan_lines(plan(seconds=None, memory_bytes=0, output_bytes=0))[1] == ""
     details = " ".join(wording.plan_details(plan(fallback_ops=["my::op"])))
     assert "my::op" in details
     assert "100 GB free" in details
