@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from qgis.core import QgsSettings
 from rest_qgis.plugin import RestPlugin
 from tests.qgis.stage import (
     REPOSITORY,
@@ -53,6 +54,7 @@ def plugin(engine_home: Path, qgis_iface: Any, qgis_new_project: Any) -> Iterato
     made.unload()
     flush_events()
     unwatch_messages(qgis_iface)
+    QgsSettings().remove("rest_qgis/jobs")  # notes of jobs this test did not wait for
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def main(profile: str, end: str, scene: str, output: str, project: str) -> None:
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, profile)
     QCoreApplication.setOrganizationName(QgsApplication.QGIS_ORGANIZATION_NAME)
     QCoreApplication.setApplicationName(QgsApplication.QGIS_APPLICATION_NAME)
-    application = QgsApplication([], True)
+    application = QgsApplication([], True, profile)
     application.initQgis()
     window = QMainWindow()
     canvas = QgsMapCanvas(window)

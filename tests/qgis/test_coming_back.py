@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from qgis.core import Qgis, QgsProject, QgsSettings
+from qgis.PyQt.QtCore import QSettings
 from rest_qgis.gui import records
 from rest_qgis.plugin import RestPlugin
 from tests.qgis.stage import (
@@ -28,10 +29,15 @@ from tests.qgis.stage import (
 
 
 @pytest.fixture(autouse=True)
-def clean_profile() -> Iterator[None]:
-    QgsSettings().remove("rest_qgis/jobs")
-    yield
-    QgsSettings().remove("rest_qgis/jobs")
+def profile(tmp_path: Path) -> Iterator[Path]:
+    """A profile of each test's own."""
+    usual = Path(QgsSettings().fileName()).parents[1]
+    folder = tmp_path / "profile"
+    for path in (folder, usual):
+        QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(path))
+        if path == folder:
+            assert folder in Path(QgsSettings().fileName()).parents
+            yield folder
 
 
 @pytest.fixture
