@@ -240,6 +240,16 @@ def test_the_whole_world_is_the_whole_scene(tmp_path: Path) -> None:
         assert (area.window, area.pixels) == ((0, 0, 200, 150), 200 * 150)
 
 
+@pytest.mark.parametrize("reach", [3e9, 3e10, 1e30])
+def test_corners_beyond_what_a_drawing_can_count(tmp_path: Path, reach: float) -> None:
+    cut = shapely.box(-reach, 5_699_500, reach, reach)  # one edge lies in the scene, below row 49
+    file = save(tmp_path / "area.gpkg", [cut, shapely.box(401_000, 5_699_000, 401_100, 5_699_100)])
+    with open_scene(scene_file(tmp_path)) as scene:
+        mask = whole(read_area(file, scene), scene)
+    assert mask[:50].all()
+    assert mask[50:].sum() == 100
+
+
 def test_a_self_crossing_polygon_is_repaired_and_told(tmp_path: Path) -> None:
     bow_tie = shapely.Polygon(
         [(400_200, 5_699_800), (401_000, 5_699_200), (401_000, 5_699_800), (400_200, 5_699_200)]
@@ -344,7 +354,10 @@ def test_areas_and_scenes_that_cannot_be_placed_on_each_other(tmp_path: Path) ->
 def test_areas_elsewhere(tmp_path: Path) -> None:
     scene = scene_file(tmp_path)
     away = save(tmp_path / "away.gpkg", [shapely.box(0, 0, 1, 1)], "EPSG:4326")
-    assert refused(away, scene)[0] == "E_AOI_OUTSIDE"
+    for window in (None, (0, 0, 200, 150)):
+        code, message = refused(away, scene, window)
+        assert code == "E_AOI_OUTSIDE"
+        assert "no pixel of the scene" in message
     beside = save(tmp_path / "beside.gpkg", [shapely.box(399_000, 5_699_000, 399_999, 5_699_500)])
     assert refused(beside, scene)[0] == "E_AOI_OUTSIDE"
     tiny = save(tmp_path / "tiny.gpkg", [shapely.box(400_001, 5_699_991, 400_004, 5_699_994)])
@@ -393,7 +406,11 @@ def test_files_that_are_not_there_or_not_readable(tmp_path: Path) -> None:
     for address in ("https://example.org/a.geojson", "/vsicurl/https://example.org/a.geojson"):
         assert refused(address, scene)[0] == "E_AOI_UNREADABLE"
     (tmp_path / "text.gpkg").write_text("no vectors")
-    assert refused(tmp_path / "text.gpkg", scene)[0] == "E_AOI_UNREADABLE"
+    code, message = refused(tmp_path / "text.gpkg", scene)
+    assert code == "E_AOI_UNREADABLE"
+    assert "<DRIVER>" not in message  # the library's advice to programmers
+    nowhere = save(tmp_path / "nowhere.gpkg", [shapely.box(-1e200, -1e200, 1e200, 1e200)])
+    assert refused(nowhere, scene)[0] == "E_AOI_UNREADABLE"
     (tmp_path / "empty.geojson").write_text("")
     assert refused(tmp_path / "empty.geojson", scene)[0] == "E_AOI_UNREADABLE"
     (tmp_path / "area.zip").write_bytes(b"PK")

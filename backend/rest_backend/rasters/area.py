@@ -41,6 +41,7 @@ from rest_backend.rasters.windows import Window, checked_window
 
 BAND = 64  # rows drawn in one go
 LARGE = 512  # vertices from which a polygon is cut into pieces a band each
+FAR = 2.0**30  # pixels: GDAL draws nothing of a polygon whose corners it cannot count
 
 
 class Area:
@@ -104,7 +105,7 @@ def read_area(
     mask = _Mask(shapes, scene.width, scene.height)
     found = mask.extent(column, row, width, height, cancelled)
     if found is None:
-        what = "the scene" if window is None else "the chosen window"
+        what = "the scene" if (width, height) == (scene.width, scene.height) else "the chosen window"
         raise InputError(
             "E_AOI_OUTSIDE",
             f"The area holds no pixel of {what}: it lies elsewhere, or between the centres of the pixels.",
@@ -165,6 +166,7 @@ class _Mask:
     """
 
     def __init__(self, shapes: NDArray[Any], width: int, height: int) -> None:
+        shapes = _without_far_corners(shapes, width, height)
         left, top, right, bottom = np.clip(
             shapely.total_bounds(shapes) if len(shapes) else np.zeros(4),
             0,
@@ -232,6 +234,16 @@ class _Mask:
                 rasterize(shapes, out=drawn, transform=Affine.translation(self._left, top), default_value=1)
             self._drawn = (band, drawn.view(bool))
         return self._drawn[1]
+
+
+def _without_far_corners(shapes: NDArray[Any], width: int, height: int) -> NDArray[Any]:
+    """The shapes, those that reach beyond :data:`FAR` cut one pixel around the scene."""
+    far = (np.abs(shapely.bounds(shapes)) > FAR).any(axis=1)
+    if not far.any():
+        return shapes
+    cut = shapely.get_parts(shapely.clip_by_rect(shapes[far], -1, -1, width + 1, height + 1))
+    result: NDArray[Any] = np.concatenate([shapes[~far], cut[shapely.get_type_id(cut) == 3]])
+    return result
 
 
 def _in_bands(shapes: NDArray[Any], first: int, stop: int) -> NDArray[Any]:

@@ -35,6 +35,7 @@ MAXIMUM_FILE = 1024**3  # bytes
 MAXIMUM_FEATURES = 200_000
 MAXIMUM_VERTICES = 2_000_000
 BATCH = 10_000  # features read in one go
+LARGEST_COORDINATE = 1e100  # its square can still be computed
 
 # Drivers that fetch over the network what a small local file names, or open other files by its word.
 POINTING_DRIVERS = frozenset(
@@ -101,12 +102,12 @@ def read_polygons(path: str | os.PathLike[str], cancelled: Callable[[], bool] | 
     except (DataSourceError, DataLayerError) as error:
         raise InputError(
             "E_AOI_UNREADABLE",
-            f"{file.name} is no vector file that can be read, or it is damaged ({str(error)[:200]}).",
+            f"{file.name} is no vector file that can be read, or it is damaged ({_first_sentence(error)}).",
         ) from error
     if not len(shapes):
         raise InputError("E_AOI_EMPTY", f"{file.name} holds no polygon: an area is made of polygons.")
-    if not np.isfinite(shapely.get_coordinates(shapes)).all():
-        raise InputError("E_AOI_UNREADABLE", f"{file.name} holds coordinates that are no numbers.")
+    if not (np.abs(shapely.get_coordinates(shapes)) < LARGEST_COORDINATE).all():
+        raise InputError("E_AOI_UNREADABLE", f"{file.name} holds coordinates that are no place.")
     if left_out:
         notes.append(f"{left_out} of the area's shapes are no polygons: they are left out.")
     shapes, repaired = _repaired(shapes)
@@ -220,6 +221,11 @@ def _pointing(file: Path) -> InputError:
         "E_AOI_UNREADABLE",
         f"{file.name} only points to another file or a web service: save the area's polygons to a file.",
     )
+
+
+def _first_sentence(error: Exception) -> str:
+    """What the library says, without its advice to programmers."""
+    return str(error).split("; It might help")[0].rstrip(".")[:200]
 
 
 def _too_large(file: Path, what: str) -> InputError:
