@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qgis.PyQt.QtCore import QEvent, QObject, Qt, pyqtSignal
-from qgis.PyQt.QtGui import QBrush, QColor, QStandardItem, QStandardItemModel
+from qgis.PyQt.QtCore import QEvent, QObject, Qt, QTimer, pyqtSignal
+from qgis.PyQt.QtGui import QBrush, QColor, QPalette, QStandardItem, QStandardItemModel
 from qgis.PyQt.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -26,6 +26,9 @@ from rest_qgis.gui.wording import band_text, match_text
 
 _SHOWN_ROWS = 6  # more of them scroll
 _MODEL, _SCENE, _HOW = range(3)
+_ROWS_AT_ONCE = 24  # made in one go
+_NAMED = 8  # bands in a sentence
+_MARGIN = 14  # pixels beside a text, both sides together
 _RED, _DARK_RED = QColor("#f8d0cc"), QColor("#8a1410")
 
 
@@ -73,6 +76,10 @@ class BandTable(QWidget):
         self._rows: list[Row] = []
         self._scene: list[Mapping[str, Any]] = []
         self._combos: list[QComboBox] = []
+        self._filling = QTimer(self)
+        self._filling.setObjectName("RestBandTimer")
+        self._filling.setSingleShot(True)
+        self._filling.timeout.connect(self._fill)
         self._list = QStandardItemModel(self)  # one list of bands for all rows: a scene may have hundreds
         self.table = QTableWidget(0, 3, self)
         self.table.setObjectName("RestBandTable")
@@ -81,13 +88,11 @@ class BandTable(QWidget):
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.table.setStyleSheet("QTableWidget::item { padding: 0 4px }")
         self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         header = self.table.horizontalHeader()
         header.setSectionsClickable(False)
-        header.setSectionResizeMode(_MODEL, QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # to their contents once they are filled
         header.setSectionResizeMode(_SCENE, QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(_HOW, QHeaderView.ResizeMode.ResizeToContents)
         self.line = QLabel(self)
         self.line.setObjectName("RestBandLine")
         self.line.setWordWrap(True)
@@ -146,11 +151,11 @@ class BandTable(QWidget):
         """Return why a job cannot be run with these bands, in a sentence; empty where it can."""
         missing = [row.model for row in self._rows if row.band is None]
         if missing:
-            return self.tr("Choose a band of the scene for: {0}.").format(", ".join(missing))
+            return self.tr("Choose a band of the scene for: {0}.").format(_listed(missing))
         twice = sorted(self._twice())
         if twice:
-            texts = ", ".join(str(band) for band in twice)
-            return self.tr("A band can be read only once; chosen twice: {0}.").format(texts)
+            text = self.tr("A band can be read only once; chosen twice: {0}.")
+            return text.format(_listed([str(band) for band in twice]))
         return ""
 
     def doubts(self) -> list[str]:
@@ -187,17 +192,27 @@ class BandTable(QWidget):
             self._list.appendRow(item)
         self.table.setRowCount(0)
         self.table.setRowCount(len(self._rows))
-        self._combos = [self._make_combo(number) for number in range(len(self._rows))]
-        for number, row in enumerate(self._rows):
-            for column in (_MODEL, _SCENE, _HOW):
-                item = QTableWidgetItem(row.model if column == _MODEL else "")
-                item.setFlags(Qt.ItemFlag.ItemIsEnabled)
-                self.table.setItem(number, column, item)
-            self.table.setCellWidget(number, _SCENE, self._combos[number])
-        self.table.resizeRowsToContents()
+        self._combos = []
+        self._fill()
+        if self._combos:
+            self.table.verticalHeader().setDefaultSectionSize(self._combos[0].sizeHint().height())
         self._fit_height()
         self.setVisible(bool(self._rows))
         self._paint()
+
+    def _fill(self) -> None:
+        """Make some rows, and the others when QGIS has nothing else to do: a model may read hundreds."""
+        first = len(self._combos)
+        for number in range(first, min(len(self._rows), first + _ROWS_AT_ONCE)):
+            for column in (_MODEL, _SCENE, _HOW):
+                item = QTableWidgetItem(self._rows[number].model if column == _MODEL else "")
+                item.setFlags(Qt.ItemFlag.ItemIsEnabled)
+                self.table.setItem(number, column, item)
+            self._combos.append(self._make_combo(number))
+            self.table.setCellWidget(number, _SCENE, self._combos[number])
+        self._paint_rows(first)
+        if len(self._combos) < len(self._rows):
+            self._filling.start()
 
     def _make_combo(self, number: int) -> QComboBox:
         combo = QComboBox(self.table)
@@ -220,12 +235,27 @@ class BandTable(QWidget):
             self.changed.emit()
 
     def _paint(self) -> None:
+        self._paint_rows(0)
+        doubts = self.doubts()
+        trouble = self.trouble()
+        if not trouble and doubts:
+            text = self.tr("Assumed from the order of the bands, please check: {0}.")
+            trouble = text.format(_listed(doubts))
+            self.confirm_button.show()
+        else:
+            self.confirm_button.hide()
+        for column in (_MODEL, _HOW):
+            self.table.setColumnWidth(column, self._wide_enough(column))
+        self.line.setText(trouble)
+        self.line.setVisible(bool(trouble))
+
+    def _paint_rows(self, first: int) -> None:
         twice = self._twice()
-        for number, row in enumerate(self._rows):
+        for number in range(first, len(self._combos)):
+            row = self._rows[number]
             red, told = self._judge(row, twice)
             tooltip = told or row.reason
-            how = self.table.item(number, _HOW)
-            how.setText(self.tr("twice") if row.band in twice else match_text(_how(row)))
+            self.table.item(number, _HOW).setText(self._how(row, twice))
             for column in (_MODEL, _SCENE, _HOW):
                 item = self.table.item(number, column)
                 item.setToolTip(tooltip)
@@ -233,18 +263,11 @@ class BandTable(QWidget):
                 item.setForeground(QBrush(_DARK_RED) if red else QBrush())
             combo = self._combos[number]
             combo.setToolTip(tooltip)
-            combo.setStyleSheet(f"color: {_DARK_RED.name()}" if red else "")
-        doubts = self.doubts()
-        trouble = self.trouble()
-        if not trouble and doubts:
-            trouble = self.tr("Assumed from the order of the bands, please check: {0}.").format(
-                ", ".join(doubts)
-            )
-            self.confirm_button.show()
-        else:
-            self.confirm_button.hide()
-        self.line.setText(trouble)
-        self.line.setVisible(bool(trouble))
+            palette = self.palette()
+            if red:
+                palette.setColor(QPalette.ColorRole.ButtonText, _DARK_RED)
+                palette.setColor(QPalette.ColorRole.Text, _DARK_RED)
+            combo.setPalette(palette)
 
     def _judge(self, row: Row, twice: set[int]) -> tuple[bool, str]:
         """Return whether a row is red, and why."""
@@ -255,6 +278,18 @@ class BandTable(QWidget):
         if row.chosen is not None:
             return False, self.tr("You chose this band.")
         return not row.sure, row.reason
+
+    def _wide_enough(self, column: int) -> int:
+        """Width of a column, in pixels, for all its texts and a margin."""
+        twice = self._twice()
+        texts = {row.model if column == _MODEL else self._how(row, twice) for row in self._rows}
+        texts.add(self.table.horizontalHeaderItem(column).text())
+        return max(self.fontMetrics().horizontalAdvance(text) for text in texts) + _MARGIN
+
+    def _how(self, row: Row, twice: set[int]) -> str:
+        if row.band in twice:
+            return self.tr("twice")
+        return match_text("given" if row.chosen is not None else row.how)
 
     def _fit_height(self) -> None:
         rows = min(len(self._rows), _SHOWN_ROWS)
@@ -272,5 +307,7 @@ class BandTable(QWidget):
         return super().eventFilter(watched, event)
 
 
-def _how(row: Row) -> str:
-    return "given" if row.chosen is not None else row.how
+def _listed(names: list[str]) -> str:
+    """A few names, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" (+{more})" if more > 0 else "")

@@ -128,6 +128,8 @@ class Draft:
             ClientError: The engine's folder cannot be made.
         """
         made: set[Path] = set()
+        with suppress(OSError):  # the engine says why where it cannot write there
+            results_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
 
         def folder() -> Path:
             path = inbox(self.order.key)

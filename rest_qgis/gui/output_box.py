@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qgis.core import QgsProcessingUtils
 from qgis.gui import QgsFileWidget
 from qgis.PyQt.QtCore import pyqtSignal
 from qgis.PyQt.QtWidgets import QCheckBox, QGridLayout, QLabel, QWidget
+
+from rest_qgis.install.folder import results_folder
 
 
 class OutputBox(QWidget):
@@ -61,7 +62,8 @@ class OutputBox(QWidget):
         Args:
             stem: What the names of temporary files begin with; no other job's.
         """
-        base = str(Path(QgsProcessingUtils.tempFolder()) / re.sub(r"[^\w.-]+", "_", stem))
+        # Not QGIS's temporary folder: the job goes on when QGIS closes and takes that with it.
+        base = str(results_folder() / re.sub(r"[^\w.-]+", "_", stem))
 
         def path(widget: QgsFileWidget, product: str) -> str:
             return widget.filePath().strip() or f"{base}{product}.tif"
@@ -79,6 +81,7 @@ class OutputBox(QWidget):
         widget.setFilter(self.tr("GeoTIFF (*.tif *.tiff)"))
         widget.setDialogTitle(title)
         widget.lineEdit().setPlaceholderText(self.tr("Temporary file"))
+        widget.lineEdit().setToolTip(self.tr("A temporary file is kept for a week"))
         widget.setMinimumWidth(120)
         widget.fileChanged.connect(lambda _path: self.changed.emit())
         return widget

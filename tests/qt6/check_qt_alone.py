@@ -92,6 +92,18 @@ def test_drives_band_table() -> None:
     table.clear()
     table.show_plan(plan("order", (3, 2, 1), count=224))
     assert table.combo(0).count() == 1 + 224
+    many = plan("name", (1, 2, 3), count=60)
+    many["bands"] = [dict(many["bands"][0], model=f"b{n}", band=n, sure=False) for n in range(1, 61)]
+    table.clear()
+    table.show_plan(many)
+    while table.table.item(59, 0) is None:  # rows are made in slices
+        QApplication.processEvents()
+    assert table.combo(59).currentData() == 60
+    assert _red(table, 59)
+    assert "b8 (+52)" in table.line.text()
+
+    table.clear()
+    table.show_plan(plan("order", (3, 2, 1), count=224))
     wheel = QWheelEvent(
         QPointF(2, 2),
         QPointF(2, 2),
