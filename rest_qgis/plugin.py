@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from qgis.core import QgsApplication
@@ -13,6 +14,7 @@ from .gui.jobs_panel import JobsPanel
 from .gui.link import EngineLink
 from .gui.messages import Messages
 from .gui.toolbar import RestToolbar
+from .install.folder import tidy_results
 from .layers.live_layers import LiveLayers
 from .processing.desk import JobDesk
 from .processing.provider import RestProvider
@@ -49,6 +51,7 @@ class RestPlugin:
             return
         self.initProcessing()
         self.desk.keep_engine = True
+        threading.Thread(target=tidy_results, name="rest-tidy", daemon=True).start()
         self.messages = Messages(self._interface)
         self.link = EngineLink(self.desk)
         self.live_layers = LiveLayers(self._interface.mapCanvas())

@@ -26,6 +26,7 @@ from rest_qgis.client import new_key
 from rest_qgis.gui.area_box import CANVAS, LAYER, POLYGON, RECTANGLE
 from rest_qgis.gui.preparation import Preparation
 from rest_qgis.gui.run_form import RunForm
+from rest_qgis.install.folder import make_results_folder
 from rest_qgis.processing.area import Area
 from rest_qgis.processing.desk import Order
 from rest_qgis.processing.handover import Handover
@@ -128,8 +129,6 @@ class Draft:
             ClientError: The engine's folder cannot be made.
         """
         made: set[Path] = set()
-        with suppress(OSError):  # the engine says why where it cannot write there
-            results_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
 
         def folder() -> Path:
             path = inbox(self.order.key)
@@ -146,6 +145,7 @@ class Draft:
         return order
 
     def _made(self, folder: Callable[[], Path], task: Preparation) -> Order:
+        make_results_folder()
         handed = self.handover.write(folder, task)
         task.notes = handed.notes
         window = handed.window

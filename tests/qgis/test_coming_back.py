@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from qgis.core import Qgis, QgsProject, QgsSettings
 from qgis.PyQt.QtCore import QSettings
 from rest_qgis.gui import records
+from rest_qgis.install import folder
 from rest_qgis.plugin import RestPlugin
 from tests.qgis.stage import (
     REPOSITORY,
@@ -32,12 +34,12 @@ from tests.qgis.stage import (
 def profile(tmp_path: Path) -> Iterator[Path]:
     """A profile of each test's own."""
     usual = Path(QgsSettings().fileName()).parents[1]
-    folder = tmp_path / "profile"
-    for path in (folder, usual):
+    own = tmp_path / "profile"
+    for path in (own, usual):
         QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(path))
-        if path == folder:
-            assert folder in Path(QgsSettings().fileName()).parents
-            yield folder
+        if path == own:
+            assert own in Path(QgsSettings().fileName()).parents
+            yield own
 
 
 @pytest.fixture
@@ -219,6 +221,21 @@ def test_the_newest_are_kept(plugin: RestPlugin, small_scene: Path, tmp_path: Pa
     newest = {order.key for order in orders[5:]}
     assert {order.key for order in records.orders_of_project(unsaved=False)} == newest
     assert _noted() == newest
+
+
+def test_temporary_results_outlive_qgis_for_as_long_as_their_jobs_are_known(
+    plugin: RestPlugin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REST_HOME", str(tmp_path / "home"))
+    folder.make_results_folder()
+    old, new = (Path(plugin.dock.run_panel.form.output_box.paths(stem)[0]) for stem in ("old", "new"))
+    assert old.parent == new.parent == tmp_path / "home" / "results"
+    for path in (old, new):
+        path.write_text("a result")
+    os.utime(old, (0, time.time() - folder.KEEP_SECONDS - 60))
+    folder.tidy_results()
+    assert not old.exists()
+    assert new.exists()
 
 
 @pytest.mark.parametrize(
