@@ -248,8 +248,12 @@ def test_confidence_and_probabilities_on_request(
     values = confidence.ReadAsArray()
     assert ((values == 255) == (classes == 255)).all()
     assert (values[classes != 255] >= 127).all()  # the larger of two classes
-    temporary = [layer.source() for layer in rest_layers() if "_probabilities" in layer.source()]
-    assert gdal.Open(temporary[0]).RasterCount == 2
+
+    def temporary() -> list[str]:
+        return [layer.source() for layer in rest_layers() if layer.source().endswith("_probabilities.tif")]
+
+    until(qtbot, lambda: bool(temporary()))  # its layer follows the job's end
+    assert gdal.Open(temporary()[0]).RasterCount == 2
 
 
 def test_preview_at_the_centre_of_the_map(
