@@ -91,6 +91,7 @@ def test_bands_the_scene_does_not_have(tmp_path: Path, bands: list[int]) -> None
 def test_urls_and_archives(tmp_path: Path) -> None:
     for name in ("https://example.org/a.tif", "/vsicurl/https://example.org/a.tif", "/vsizip/a.zip/a.tif"):
         assert refusal(name).code == "E_SCENE_REMOTE"
+        assert refusal(Path(name)).code == "E_SCENE_REMOTE"  # of a path, one slash is left
 
 
 class CountingServer:

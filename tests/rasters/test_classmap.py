@@ -357,6 +357,13 @@ def test_a_folder_without_permission(scene_path: Path) -> None:
     assert refusal(Path("/sys/kernel/map.tif"), scene_path).code == "E_OUTPUT_FOLDER"
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that says it cannot be written")
+def test_a_read_only_folder_is_refused_before_anything_is_made(scene_path: Path) -> None:
+    with open_scene(scene_path) as scene, pytest.raises(InputError) as caught:
+        ClassMapWriter("/proc/self/map.tif", scene, None, CLASSES, TAGS)
+    assert caught.value.code == "E_OUTPUT_FOLDER"
+
+
 def test_names_that_cannot_be(scene_path: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.tif").mkdir()
     assert refusal(tmp_path / "folder.tif", scene_path).code == "E_OUTPUT_NAME"

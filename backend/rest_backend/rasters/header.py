@@ -33,6 +33,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from rest_backend.errors import InputError
 from rest_backend.rasters.environment import NETWORK_DRIVERS
+from rest_backend.rasters.sources import is_address
 
 MAXIMUM_SIDE = 500_000  # pixels, width and height
 MAXIMUM_BANDS = 512
@@ -159,7 +160,7 @@ def local_file(path: str | os.PathLike[str]) -> Path:
         InputError: ``E_SCENE_REMOTE``, ``E_SCENE_MISSING`` or ``E_SCENE_UNREADABLE``.
     """
     text = os.fspath(path)
-    if "://" in text or text.startswith(("/vsi", "\\vsi")):
+    if is_address(text):
         raise InputError(
             "E_SCENE_REMOTE", f"{text} is not a file of this computer: download or unpack the scene first."
         )

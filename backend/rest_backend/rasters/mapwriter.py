@@ -309,7 +309,8 @@ class MapWriter:
             with suppress(RasterioError, CPLE_BaseError):  # the file is removed anyway
                 dataset.close()
         for path in self.temporary_paths:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what led here is the error to tell
+                path.unlink()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -401,6 +402,8 @@ def _check_output(path: Path, scene: Path, sources: Sequence[Path]) -> None:
     try:
         if not path.parent.is_dir():
             raise InputError("E_OUTPUT_FOLDER", f"There is no folder {path.parent} to write the result to.")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise _not_writable(path.parent, "it is read-only, or another user's")
         for place in (path, _side_place(path, ".qml"), _side_place(path, ".aux.xml")):
             if place.is_dir():
                 raise InputError("E_OUTPUT_NAME", f"{place} is a folder: give the name of a file.")
@@ -427,9 +430,11 @@ def _claim(path: Path, needed: int) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_error(path.parent, error, needed) from error
-        raise InputError(
-            "E_OUTPUT_FOLDER", f"Nothing can be written to the folder {path.parent}: {error.strerror}."
-        ) from error
+        raise _not_writable(path.parent, error.strerror or str(error)) from error
+
+
+def _not_writable(folder: Path, why: str) -> InputError:
+    return InputError("E_OUTPUT_FOLDER", f"Nothing can be written to the folder {folder}: {why}.")
 
 
 def _disk_error(folder: Path, error: BaseException, needed: int) -> ResourceError:

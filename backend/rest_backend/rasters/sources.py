@@ -1,8 +1,9 @@
-"""Whether the files of a scene are still those that were opened."""
+"""The files of a scene: whether a text names one here, and whether they are still those that were opened."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from rest_backend.errors import InputError
 
 # Statistics and overviews: QGIS writes them while a layer is open, and no pixel is read from them.
 _BESIDE = (".aux.xml", ".ovr")
+
+
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/|[/\\]vsi")  # paths keep one slash; drives have one letter
+
+
+def is_address(text: str) -> bool:
+    """Whether a text names a place on the network or inside an archive, not a file of this computer."""
+    return _ADDRESS.match(text) is not None
 
 
 class SourceFiles:

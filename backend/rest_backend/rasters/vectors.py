@@ -30,6 +30,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.errors import CRSError
 
 from rest_backend.errors import CancelledError, InputError
+from rest_backend.rasters.sources import is_address
 
 MAXIMUM_FILE = 1024**3  # bytes
 MAXIMUM_FEATURES = 200_000
@@ -121,7 +122,7 @@ def read_polygons(path: str | os.PathLike[str], cancelled: Callable[[], bool] | 
 
 def _local_file(path: str | os.PathLike[str]) -> Path:
     text = os.fspath(path)
-    if "://" in text or text.startswith(("/vsi", "\\vsi")):
+    if is_address(text):
         raise InputError("E_AOI_UNREADABLE", f"{text} is not a file of this computer: save the area to one.")
     if "\0" in text:
         raise InputError("E_AOI_MISSING", "The area's path holds a NUL character: there is no such file.")
