@@ -35,7 +35,7 @@ def main() -> None:
     steps = [arrange, zoom, picture_of_run]
     steps += [open_bands, picture_of_bands]
     steps += [choose_polygon, draw, run, picture_of_area, picture_of_confidence]
-    steps += [whole_scene, run, picture_of_qgis, open_jobs, picture_of_jobs]
+    steps += [whole_scene, run, picture_of_qgis, cancel, run, open_jobs, picture_of_jobs]
     steps += [cancel, leave, end]
 
     def tick() -> None:
@@ -121,7 +121,7 @@ def draw() -> bool:
 
 def run() -> bool:
     """Press Run, once the plan is there."""
-    if not planned() or not still():
+    if not planned() or not still() or not form.run_button.isEnabled():
         return False
     form.run_button.click()
     return True
@@ -178,7 +178,7 @@ def open_jobs() -> bool:
 
 
 def picture_of_jobs() -> bool:
-    """Jobs that are done and one that runs."""
+    """Jobs that are done and cancelled, and one that runs."""
     return waited("jobs", 8) and take(plugin.dock, "jobs")
 
 
