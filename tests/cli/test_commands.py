@@ -176,8 +176,8 @@ def test_unknown_options_end_with_2(run: Run) -> None:
 def test_an_interrupted_run_ends_with_3_and_leaves_nothing(
     tmp_path: Path, tiny_model: Path, number: signal.Signals, options: list[str]
 ) -> None:
-    scene = make_scene(tmp_path / "scene.tif", 512, 60_000)
-    area = write_area(tmp_path / "area.geojson", scene, (10, 20, 400, 59_000))
+    scene = make_scene(tmp_path / "scene.tif", 256, 30_000)
+    area = write_area(tmp_path / "area.geojson", scene, (10, 20, 200, 29_000))
     (tmp_path / "out").mkdir()
     named = {"AREA": str(area), "OUT/confidence.tif": str(tmp_path / "out" / "confidence.tif")}
     process = subprocess.Popen(

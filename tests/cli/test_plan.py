@@ -59,6 +59,13 @@ def test_a_plan_for_people_is_short_and_on_stdout(scene: Path, tiny_model: Path,
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_only_what_is_resampled_is_said_to_be(scene: Path, tiny_model: Path, run: Run) -> None:
+    asked = ("plan", scene, "--model", tiny_model, "--device", "cpu", "--resolution")
+    assert "resampled to" in run(*asked, "0.25")[1]
+    code, out, _ = run(*asked, "4000")  # refused: the scene's own stands in
+    assert code == 2 and "E_RESOLUTION" in out and "resampled to" not in out
+
+
 def test_unsure_bands_are_marked(tmp_path: Path, tiny_model: Path, run: Run) -> None:
     scene = write_raster(tmp_path / "scene.tif", ramp(13, 64, 64, "uint16"), photometric="minisblack")
     _, out, _ = run("plan", scene, "--model", tiny_model, "--device", "cpu")

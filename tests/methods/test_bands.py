@@ -133,6 +133,12 @@ def test_orders_of_sensors(count: int, dtype: str, expected: list[int | None]) -
     assert {match.how for match in matches} == {"missing" if expected[0] is None else "order"}
 
 
+def test_a_scene_with_too_few_bands_is_told_so() -> None:
+    matches = match_bands(RGB, plain(2))
+    assert bands_of(matches) == [(None, "missing")] * 3
+    assert {match.reason for match in matches} == {"The scene has 2 bands of data, and the model reads 3."}
+
+
 def test_each_order_names_every_band_once() -> None:
     for order in ORDERS:
         assert len(set(order.roles)) == len(order.roles)

@@ -77,12 +77,12 @@ def plan_lines(summary: PlanSummary) -> Iterator[str]:
     area = "" if summary.area_pixels is None else f", {summary.area_pixels:,} pixels inside the area"
     yield _line("result", f"{width} x {height} pixels from column {column}, row {row}{area}")
     column, row, width, height = summary.read_window
-    seen = f", resampled to {summary.run_width} x {summary.run_height}"
-    seen += f" ({summary.resolution_m:.3g} m)" if summary.resolution_m else ""
+    seen = ""
+    if summary.resolution_m and (summary.run_width, summary.run_height) != (width, height):
+        seen = f", resampled to {summary.run_width} x {summary.run_height} ({summary.resolution_m:.3g} m)"
     yield _line(
         "reads",
-        f"{width} x {height} pixels from column {column}, row {row}"
-        + (seen if summary.resolution_m else "")
+        f"{width} x {height} pixels from column {column}, row {row}{seen}"
         + ("" if summary.exact else "; only what is nearby, so classes may differ from the whole scene's"),
     )
     yield _line(

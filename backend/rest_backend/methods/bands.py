@@ -251,7 +251,11 @@ class _Matching:
     def _missing(self, index: int, wanted: Band) -> BandMatch:
         role = self._roles[index]
         alike = [band.number for band in self._bands if band.role == role and band.role_from != "wavelength"]
-        if len(alike) > 1:
+        if len(self._bands) < len(self._wanted):
+            reason = (
+                f"The scene has {_bands(len(self._bands))} of data, and the model reads {len(self._wanted)}."
+            )
+        elif len(alike) > 1:
             reason = f"Bands {', '.join(map(str, alike))} are all {wanted.role}: choose one."
         else:
             reason = f"Nothing in the file says which band is {wanted.role}: choose it."
