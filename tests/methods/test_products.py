@@ -127,3 +127,33 @@ def test_an_output_in_use_leaves_every_older_file_as_it_was(
     assert caught.value.code == "E_OUTPUT_IN_USE"
     assert held in caught.value.message
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_older_file_that_cannot_be_brought_back_is_not_deleted(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", ramp(3, 75, 110))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "classes.tif").write_bytes(b"an older map")
+    (folder / "confidence.tif").write_bytes(b"older scores")
+    replace = os.replace
+
+    def refuse(source: Any, place: Any) -> None:  # the new scores were opened as soon as they were there
+        if Path(place).name == "classes.tif" or Path(source).suffix == ".old":
+            raise PermissionError(13, "The process cannot access the file", str(source))
+        replace(source, place)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(InputError, match="classes.tif"):
+        segment(
+            SegmentRequest(
+                scene,
+                folder / "classes.tif",
+                str(tiny_model),
+                device="cpu",
+                confidence=folder / "confidence.tif",
+            )
+        )
+    contents = {path.read_bytes() for path in folder.iterdir()}
+    assert {b"an older map", b"older scores"} <= contents

@@ -99,8 +99,9 @@ class MapWriter:
         path: Where the raster will be.
         window: (column, row, width, height) of the scene it covers, pixels.
         needed_bytes: Most bytes it takes on the disk while it is written.
-        temporary_paths: Every file that may exist before it is in place, for whoever has to clean
-            up after this process was killed.
+        temporary_paths: Every file of ours that may exist before it is in place, for whoever has to
+            clean up after this process was killed. Not those an older result is kept in while it is
+            replaced: after a kill in that moment they may be all there is of it.
     """
 
     def __init__(
@@ -147,7 +148,6 @@ class MapWriter:
             self._map.with_name(self._map.name + ".ovr.tmp"),  # of GDAL's COG driver
             self._map.with_name(self._map.name + ".aux.xml"),
             *self._side_files,
-            *(move.backup for move in self._moves),
         )
         self._dataset: Any = None
         self._next_row = 0
