@@ -57,7 +57,8 @@ class SegmentStart:
     window: tuple[int, int, int, int]
     rows: int
     temporary_paths: tuple[Path, ...]
-    products: tuple[str, ...] = ("classes",)
+    products: tuple[str, ...]
+    inputs: str
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def segment(
     temporary.write_bytes(b"rows to come")
     products = tuple(options.get("products", "classes").split(","))
     try:
-        on_start(SegmentStart(window, window[3], (temporary,), products))
+        inputs = request.scene.read_text() if request.scene.exists() else ""
+        on_start(SegmentStart(window, window[3], (temporary,), products, inputs))
         _sweep(options, attempt, window, products, on_progress, on_rows, cancelled)
         temporary.write_bytes(
             class_rows(window, window[1], window[1] + window[3], "noise" in options).tobytes()

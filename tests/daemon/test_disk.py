@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rest_backend.daemon import link
+from rest_backend.daemon.jobs import FULL_DISK_SECONDS
 from rest_backend.daemon.journal import Journal
 from rest_backend.daemon.spool import Block, RowSpool
 from rest_backend.errors import ResourceError
@@ -117,6 +118,31 @@ def test_a_job_whose_blocks_cannot_be_journaled_fails(tmp_path: Path) -> None:
     assert desk.journal.job(job).state == "failed"
     assert not desk.rows(job).parent.exists()
     assert (worker.job, worker.process.wait(10)) == ("", -9)
+    desk.close()
+
+
+def test_a_full_disk_does_not_end_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(tmp_path / "home", keep_bytes=1000)
+    job = desk.journal.submit("key", JOB).id
+    desk.supervisor.tick(0.0)
+    (worker,) = desk.supervisor.live()
+    worker.job = desk.journal.start(job).id
+
+    def full(*arguments: object) -> None:
+        raise ResourceError("E_DISK_FULL", "Full.")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(desk.journal, "add_blocks", full)
+        disk.setattr(desk.journal, "fail", full)
+        with pytest.raises(ResourceError):  # the broker's loop goes on
+            desk.jobs.handle(worker, link.Spooled(id=job, blocks=many_blocks(1)))
+        desk.jobs.tick(10.0)
+    assert (desk.journal.job(job).state, desk.told) == ("running", [])
+    desk.jobs.tick(10.0 + FULL_DISK_SECONDS - 0.1)
+    assert desk.journal.job(job).state == "running"
+    desk.jobs.tick(10.0 + FULL_DISK_SECONDS)
+    assert (desk.journal.job(job).state, desk.journal.job(job).code) == ("failed", "E_DISK_FULL")
+    assert [told for told, _ in desk.told] == [job]
     desk.close()
 
 

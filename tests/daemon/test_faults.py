@@ -224,6 +224,23 @@ def test_rows_the_disk_lost_are_computed_again(daemon: Daemon, tmp_path: Path) -
     assert not (daemon.home / "spool" / "orphan").exists()
 
 
+def test_a_job_whose_scene_changed_while_no_daemon_ran_is_not_resumed(daemon: Daemon, tmp_path: Path) -> None:
+    job = fake_job(tmp_path, gate=tmp_path / "never")
+    scene = Path(job.scene)
+    scene.write_text("before")
+    with client(daemon.start()) as served:
+        identifier = served.submit(job)
+        assert len(list(served.rows(identifier, 5))) == 5
+        daemon.kill()
+    scene.write_text("after")
+    daemon.connection_path.unlink()
+    with client(daemon.start()) as served:
+        served.ask(Watch(job=identifier), JobStatus)
+        assert served.expect(Failed).code == "E_SCENE_CHANGED"
+    scene.unlink()
+    assert left_behind(tmp_path) == []
+
+
 def test_a_cancel_survives_the_daemon(daemon: Daemon, tmp_path: Path) -> None:
     with client(daemon.start()) as served:
         job = served.submit(fake_job(tmp_path, fault="stubborn", gate=tmp_path / "never"))

@@ -53,7 +53,7 @@ def test_links_are_deleted_and_never_followed(folder: Path, tmp_path: Path) -> N
     assert (outside / "precious").exists()
 
 
-@pytest.mark.parametrize("key", ["", ".", ".."])
+@pytest.mark.parametrize("key", ["", ".", "..", "...", "other."])
 def test_keys_that_name_other_folders_are_refused(folder: Path, key: str) -> None:
     with pytest.raises(InputError) as refused:
         check_key(key)

@@ -32,7 +32,7 @@ def test_every_product_is_delivered_in_one_sequence(served: Client, daemon: Daem
     status = served.ask(Status(job=job), JobStatus)
     assert (status.rows_done, status.rows, status.next_seq) == (100, 100, 40)
     spool = daemon.home / "spool" / job
-    assert {path.name: path.stat().st_size for path in spool.iterdir()} == {
+    assert {path.name: path.stat().st_size for path in spool.glob("*.raw")} == {
         f"{product}.raw": 6400 for product in PRODUCTS
     }
 

@@ -13,7 +13,6 @@ from rest_backend.errors import InputError
 _log = logging.getLogger(__name__)
 
 FORGOTTEN_SECONDS = 24 * 3600.0  # a folder is made before its job is submitted
-_NO_FOLDER = ("", ".", "..")
 
 
 def check_key(key: str) -> None:
@@ -24,8 +23,8 @@ def check_key(key: str) -> None:
     """
     if not key:
         raise InputError("E_KEY", "A job needs a key, so that sending it twice does not run it twice.")
-    if key in _NO_FOLDER:
-        raise InputError("E_KEY", f"{key!r} is no key for a job.")
+    if _is_no_folder(key):
+        raise InputError("E_KEY", f"{key!r} is no key for a job: it ends in a dot.")
 
 
 class Inbox:
@@ -40,7 +39,7 @@ class Inbox:
 
     def remove(self, key: str) -> None:
         """Delete the files of a job, if its key names any; whatever cannot be deleted is logged."""
-        if key in _NO_FOLDER:
+        if _is_no_folder(key):
             return
         path = self._folder / key
         try:
@@ -63,3 +62,8 @@ class Inbox:
             if age > FORGOTTEN_SECONDS:
                 _log.info("%s belongs to no job and is deleted", path)
                 self.remove(path.name)
+
+
+def _is_no_folder(key: str) -> bool:
+    """Whether a name means the inbox or another folder: Windows leaves out the dots at a name's end."""
+    return not key or key.endswith(".")

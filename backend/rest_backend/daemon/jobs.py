@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 CANCEL_SECONDS = 1.0  # a worker has this long to end a job itself; some stages ask no cancel
 QUEUE_LIMIT = 512
 TIDY_SECONDS = 3600.0
+FULL_DISK_SECONDS = 2.0  # between two attempts to go on
 
 
 class Jobs:
@@ -61,9 +62,11 @@ class Jobs:
         self._abandonment = Abandonment(watched)
         self._inbox = Inbox(home.inbox)
         self._cancel_at: dict[str, float] = {}
+        self._unkept: dict[str, ResourceError] = {}  # jobs to fail, once the journal can be written
         self._progress: dict[str, Progress] = {}
         self._keep_bytes = keep_bytes
         self._tidy_at = 0.0  # time.monotonic()
+        self._blocked_until = 0.0  # likewise
         self._schedule_needed = True
         self._stopping = False
 
@@ -171,7 +174,7 @@ class Jobs:
         known = {record.id for record in self._journal.jobs()}
         for folder in self._home.spool.iterdir():
             if folder.is_dir() and folder.name not in known:
-                remove_spool(folder)
+                self._remove_spool(folder.name)
         for record in self._journal.jobs("running", "queued"):
             if record.cancel:
                 self._end_cancelled(record)
@@ -194,30 +197,21 @@ class Jobs:
         except ResourceError as error:
             worker.process.kill()
             worker.job = ""
-            record = self.find(job)
             self._cancel_at.pop(job, None)
-            self._fail(record, error.code, error.message)
+            self._unkept[job] = error
+            self._fail_unkept()
 
     def tick(self, now: float) -> None:
         """End workers that do not heed a cancel; give idle ones work; delete what is old or abandoned."""
-        for job, deadline in list(self._cancel_at.items()):
-            if now >= deadline:
-                worker = self._worker_of(job)
-                if worker is not None:
-                    _log.warning("job %s heeds no cancel; worker %d is killed", job, worker.process.pid)
-                    worker.process.kill()
-                del self._cancel_at[job]
-        for job in self._abandonment.due(now):
-            _log.info("nobody watches job %s any more", job)
-            self._journal.ask_cancel(job, abandoned=True)
-            self.cancel(self.find(job))
-        if self._schedule_needed and not self._stopping:
-            self._schedule_needed = False
-            self._schedule()
-        if now >= self._tidy_at:
-            self._tidy_at = now + TIDY_SECONDS
-            forget_old_jobs(self._journal, self._home.spool, self._keep_bytes)
-            self._inbox.sweep({record.key for record in self._journal.jobs("queued", "running")})
+        self._kill_deaf(now)
+        if now < self._blocked_until:
+            return
+        try:
+            self._go_on(now)
+        except ResourceError as error:  # the journal's disk is full: what is queued waits
+            _log.error("%s", error.message)
+            self._schedule_needed = True
+            self._blocked_until = now + FULL_DISK_SECONDS
 
     def urgent(self) -> bool:
         """Whether a cancel waits for its deadline."""
@@ -230,6 +224,36 @@ class Jobs:
             self.handle(worker, message)
 
     # --- mechanics ----------------------------------------------------------------------------
+
+    def _kill_deaf(self, now: float) -> None:
+        for job, deadline in list(self._cancel_at.items()):
+            if now >= deadline:
+                worker = self._worker_of(job)
+                if worker is not None:
+                    _log.warning("job %s heeds no cancel; worker %d is killed", job, worker.process.pid)
+                    worker.process.kill()
+                del self._cancel_at[job]
+
+    def _go_on(self, now: float) -> None:
+        self._fail_unkept()
+        for job in self._abandonment.due(now):
+            _log.info("nobody watches job %s any more", job)
+            self._journal.ask_cancel(job, abandoned=True)
+            self.cancel(self.find(job))
+        if self._schedule_needed and not self._stopping:
+            self._schedule_needed = False
+            self._schedule()
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
+            forget_old_jobs(self._journal, self._home.spool, self._keep_bytes)
+            self._inbox.sweep({record.key for record in self._journal.jobs("queued", "running")})
+
+    def _fail_unkept(self) -> None:
+        for job, error in list(self._unkept.items()):
+            record = self._journal.job(job)
+            if record is not None and record.ended is None:  # else it was cancelled meanwhile
+                self._fail(record, error.code, error.message)
+            del self._unkept[job]
 
     def _handle(self, worker: Worker, message: link.FromWorker | Gone) -> None:
         if isinstance(message, link.Ready):
@@ -334,7 +358,7 @@ class Jobs:
         self._remove_temporary(record)
         record = self._journal.requeue(record.id, lost=lost, blamed=blamed)
         if record.state == "failed":
-            self._remove_spool(record)
+            self._remove_spool(record.id)
             self._tell_end(record)
             return
         self._schedule_needed = True
@@ -345,14 +369,14 @@ class Jobs:
 
     def _end_cancelled(self, record: JobRecord) -> None:
         self._remove_temporary(record)
-        self._remove_spool(record)
+        self._remove_spool(record.id)
         record = self._journal.cancelled(record.id)
         _log.info("job %s is cancelled", record.id)
         self._tell_end(record)
 
     def _fail(self, record: JobRecord, code: str, message: str) -> None:
         self._remove_temporary(record)
-        self._remove_spool(record)
+        self._remove_spool(record.id)
         record = self._journal.fail(record.id, code, message)
         _log.warning("job %s failed: %s %r", record.id, record.code, record.message)
         self._tell_end(record)
@@ -364,11 +388,11 @@ class Jobs:
         self._inbox.remove(record.key)
         self._emit(record.id, ending(record))
 
-    def _remove_spool(self, record: JobRecord) -> None:
+    def _remove_spool(self, job: str) -> None:
         try:
-            remove_spool(self.spool_folder(record.id))
+            remove_spool(self.spool_folder(job))
         except OSError as error:
-            _log.error("the rows of job %s cannot be deleted: %s", record.id, error)
+            _log.error("the rows of job %s cannot be deleted: %s", job, error)
 
     def _remove_temporary(self, record: JobRecord) -> None:
         for name in record.temporary_paths:

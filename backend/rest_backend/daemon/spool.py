@@ -23,6 +23,7 @@ from rest_backend.errors import ResourceError
 from rest_backend.wire.messages import PAYLOAD_LIMIT, Window
 
 CLASSES = "classes"  # the product that counts a job's rows
+_INPUTS = "inputs"
 PRODUCT_LIMIT = 300  # of one job: classes, confidence and 255 probabilities fit
 _PRODUCT = re.compile(r"[a-z]{1,32}(-[0-9]{1,3})?")
 
@@ -93,6 +94,28 @@ def product_path(folder: Path, product: str) -> Path:
     if not _PRODUCT.fullmatch(product):
         raise ValueError(f"{product[:80]!r} is no name of a product")
     return folder / f"{product}.raw"
+
+
+def same_inputs(folder: Path, inputs: str, *, resumed: bool) -> bool:
+    """Whether a job reads what it read when its journaled rows were computed.
+
+    Args:
+        folder: The job's spool folder, which remembers it.
+        inputs: What tells the job's inputs from others.
+        resumed: Whether there are journaled rows.
+
+    Raises:
+        ResourceError: ``E_DISK_FULL`` or ``E_SPOOL``.
+    """
+    path = folder / _INPUTS
+    try:
+        if resumed and path.exists():  # an older engine made none
+            return path.read_text(encoding="utf-8") == inputs
+        path.touch(mode=0o600)
+        path.write_text(inputs, encoding="utf-8")
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    return True
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -37,8 +37,8 @@ import msgspec
 import psutil
 
 from rest_backend.daemon import link
-from rest_backend.daemon.spool import Block, RowSpool, check_room
-from rest_backend.errors import ResourceError, RestError
+from rest_backend.daemon.spool import Block, RowSpool, check_room, same_inputs
+from rest_backend.errors import InputError, RestError
 from rest_backend.threads import wait_passively
 from rest_backend.wire.messages import HEADER_LIMIT, SegmentJob, Window
 
@@ -233,16 +233,17 @@ class _Job:
         """The window is known and the output is open."""
         column, row, width, height = map(int, start.window)
         window: Window = (column, row, width, height)
-        known = self._run.window
-        if known is not None and known != window:
-            raise ResourceError(
-                "E_SCENE_CHANGED", "The scene changed while the job was interrupted; run the job again."
-            )
         spool = Path(self._run.spool)
         check_room(spool, len(start.products) * width * height - sum(self._run.offsets.values()))
+        self._spool = RowSpool(spool, window, self._run.next_seq, self._run.offsets)
+        known = self._run.window  # None where no row is journaled
+        if known not in (None, window) or not same_inputs(spool, start.inputs, resumed=known is not None):
+            raise InputError(
+                "E_SCENE_CHANGED",
+                "The scene, the area or the model changed while the job was interrupted; run the job again.",
+            )
         paths = [str(Path(path).absolute()) for path in start.temporary_paths]
         self._link.send(link.Begun(id=self._run.id, window=window, temporary_paths=paths))
-        self._spool = RowSpool(spool, window, self._run.next_seq, self._run.offsets)
 
     def on_rows(self, product: str, row: int, values: Any) -> None:
         """Rows of a product are finished."""

@@ -11,7 +11,8 @@ import torch
 
 from rest_backend.engine import PREFERRED_STRIPES, Plan, SceneProgram
 from rest_backend.errors import ResourceError
-from rest_backend.methods.memory import available_bytes, resident_bytes
+from rest_backend.methods.context import Context, forget_captures
+from rest_backend.methods.memory import available_bytes, release_unused, resident_bytes
 from rest_backend.methods.network_input import reading_bytes
 from rest_backend.methods.products import product_bytes
 from rest_backend.methods.request import Window
@@ -84,17 +85,33 @@ def plan_sweep(program: SceneProgram, budget: Budget, spill_folder: Path) -> Pla
 
 
 def make_budget(
-    subject: Subject, read_window: Window, planes: int, device: torch.device, limit: int | None
+    subject: Subject,
+    context: Context,
+    planes: int,
+    device: torch.device,
+    limit: int | None,
+    spill_folder: Path,
 ) -> Budget:
-    """Budget of a job about to be swept; the network is loaded and captured already.
+    """Budget of a job about to be swept; where memory is short, captures kept of earlier jobs are given up.
 
     Args:
         subject: What is segmented.
-        read_window: What the network runs on, in pixels of the padded run grid.
+        context: The network captured for it, and what it runs on.
         planes: Products of each pixel.
         device: Device of the sweep.
         limit: Most resident bytes as asked for; None: a share of what is available.
+        spill_folder: As for :func:`plan_sweep`.
     """
+    budget = _measured_budget(subject, context.window, planes, device, limit)
+    if budget.limit < budget.smallest(context.program, spill_folder) and forget_captures():
+        release_unused()
+        budget = _measured_budget(subject, context.window, planes, device, limit)
+    return budget
+
+
+def _measured_budget(
+    subject: Subject, read_window: Window, planes: int, device: torch.device, limit: int | None
+) -> Budget:
     resident = resident_bytes()
     if limit is None:
         limit = resident + int(available_bytes() * _SHARE_OF_AVAILABLE)

@@ -111,6 +111,13 @@ def captured(model: InstalledModel, height: int, width: int) -> SceneProgram:
     return program
 
 
+def forget_captures() -> bool:
+    """Keep no capture any more; whether there was any."""
+    kept = bool(_kept)
+    _kept.clear()
+    return kept
+
+
 def _steadied(wanted: Window, multiple: int, width: int, height: int) -> Window:
     """A window around the wanted one, of a size that does not change with its place.
 

@@ -173,12 +173,11 @@ class _Planning:
                 subject.model, subject.grid, wanted, self._request.context, self._check_cancelled
             )
             captured_in = time.perf_counter() - began
-            budget = make_budget(
-                subject, context.window, len(products.names), self._device, self._request.memory_bytes
-            )
+            limit, planes = self._request.memory_bytes, len(products.names)
+            budget = make_budget(subject, context, planes, self._device, limit, self._spill_folder)
             plan = self._plan_sweep(context, budget)
             self._check_cancelled()
-            seconds = self._seconds(subject, context, len(products.names), captured_in)
+            seconds = self._seconds(subject, context, planes, captured_in)
             return self._summary(subject, context, budget, plan, seconds)
 
     def _check_outputs(self, subject: Subject) -> None:

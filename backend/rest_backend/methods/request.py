@@ -60,12 +60,15 @@ class SegmentStart:
         rows: Its height.
         temporary_paths: Files that exist until the result is in place.
         products: Names of what is handed out: ``classes``, ``confidence``, ``probability-ID``.
+        inputs: The same again as long as scene, area and model are; an interrupted job is only
+            resumed with rows it handed out before where it is.
     """
 
     window: Window
     rows: int
     temporary_paths: tuple[Path, ...]
-    products: tuple[str, ...] = ("classes",)
+    products: tuple[str, ...]
+    inputs: str
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,10 @@ class _Segmentation:
             tags = provenance_tags(self._request, subject.model.card, subject.bands, subject.window)
             with ResultFiles(self._request, subject.scene, subject.window, subject.model.card, tags) as files:
                 if self._on_start is not None:
-                    window = subject.window
-                    self._on_start(SegmentStart(window, window[3], files.temporary_paths, products.names))
+                    window, paths = subject.window, files.temporary_paths
+                    self._on_start(
+                        SegmentStart(window, window[3], paths, products.names, subject.fingerprint)
+                    )
                 swept = self._sweep(subject, products, files)
                 self._tell(stage="writing", rows_done=subject.window[3], eta_seconds=None)
                 subject.scene.check_unchanged()
@@ -132,8 +134,10 @@ class _Segmentation:
         self._tell(stage="planning")
         wanted = subject.grid.run_window(subject.window)
         context = choose_context(subject.model, subject.grid, wanted, request.context, self._check_cancelled)
-        budget = make_budget(subject, context.window, len(products.names), self._device, request.memory_bytes)
         spill_folder = Path(request.output).absolute().parent
+        budget = make_budget(
+            subject, context, len(products.names), self._device, request.memory_bytes, spill_folder
+        )
         plan = plan_sweep(context.program, budget, spill_folder)
         subject.notes.extend(context_notes(context, plan))
         self._check_cancelled()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from rest_backend.rasters.bands import SceneBand, scene_bands
 from rest_backend.rasters.resampled import ResampledScene, resampled
 from rest_backend.rasters.resolution import ground_resolution
 from rest_backend.rasters.scene import Scene, open_scene
+from rest_backend.rasters.sources import SourceFiles
 from rest_backend.rasters.windows import checked_window
 
 _T = TypeVar("_T")
@@ -39,6 +41,7 @@ class Subject:
         bands: Which of them are the model's.
         window: Column, row, width, height of the result, in pixels of the scene.
         area: What of the window may get a class; None: all of it.
+        area_path: Its file.
         grid: The scene's grid and the run's.
         own_resolution: Metres per pixel of the scene on the ground; None where it does not tell.
         notes: What the user should know.
@@ -51,9 +54,17 @@ class Subject:
     bands: tuple[BandMatch, ...]
     window: Window
     area: Area | None
+    area_path: Path | None
     grid: RunGrid
     own_resolution: float | None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same again as long as the files of scene and area, and the model, are."""
+        area = () if self.area_path is None else (self.area_path,)
+        files = SourceFiles((self.scene.path, *self.scene.files, *area))
+        return f"{files.fingerprint}-{self.model.card.sha256}"
 
     def masks(self) -> list[MaskRows]:
         """Where rows of the result, counted from its top, may have a value: each ``mask(start, stop)``."""
@@ -109,7 +120,7 @@ def open_subject(
         grid = _or(on_problem, lambda: run_grid(*sizes, request.resolution_m), run_grid(*sizes, None))
         notes += _resolution_notes(model.card, own, None if grid.same else request.resolution_m)
         source = scene if grid.same else resampled(scene, grid.width, grid.height)
-        yield Subject(model, scene, source, available, bands, window, area, grid, own, notes)
+        yield Subject(model, scene, source, available, bands, window, area, aoi, grid, own, notes)
 
 
 def _or(on_problem: OnProblem, make: Callable[[], _T], otherwise: _T) -> _T:

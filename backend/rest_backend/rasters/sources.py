@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -30,6 +31,12 @@ class SourceFiles:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._states = {file: _state(file) for file in files if not file.name.lower().endswith(_BESIDE)}
+
+    @property
+    def fingerprint(self) -> str:
+        """The same again as long as no file of them has another size or time."""
+        states = sorted((str(file), state and state[:2]) for file, state in self._states.items())
+        return hashlib.sha256(repr(states).encode()).hexdigest()
 
     def check(self) -> None:
         """Compare them with what they are now.
