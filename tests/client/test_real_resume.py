@@ -41,9 +41,11 @@ class Dying(JobListener):
         if rows.seq >= 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-home, command, scene, model, output, confidence, key = sys.argv[2:]
+home, command, scene, model, output, confidence, key, abandon = sys.argv[2:]
 engine = Engine(home, command)
-request = JobRequest(scene, model, output, device="cpu", title="Roofs", confidence=confidence)
+request = JobRequest(
+    scene, model, output, device="cpu", title="Roofs", confidence=confidence, abandon_seconds=int(abandon)
+)
 engine.wait(engine.segment(request, Dying(), key=key))
 """
 
@@ -73,15 +75,7 @@ def test_client_and_daemon_killed_a_new_session_comes_back_to_everything(
     engine, daemon_home, scene, tmp_path
 ):
     output, confidence, key = tmp_path / "classes.tif", tmp_path / "confidence.tif", new_key()
-    arguments = [daemon_home, COMMAND, scene, MODEL, output, confidence, key]
-    earlier = subprocess.run(
-        [sys.executable, "-c", EARLIER, str(ROOT), *map(str, arguments)],
-        env={name: value for name, value in os.environ.items() if name != "REST_BACKEND"},
-        stderr=subprocess.PIPE,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert earlier.returncode == -signal.SIGKILL, earlier.stderr.decode()
+    killed_session(daemon_home, COMMAND, scene, MODEL, output, confidence, key, 0)
     os.kill(read_connection(daemon_home).pid, signal.SIGKILL)
     assert not output.exists()
 
@@ -94,6 +88,25 @@ def test_client_and_daemon_killed_a_new_session_comes_back_to_everything(
     assert {block.product for block in listener.blocks} == {"classes", "confidence"}
     check_result(listener, output, (256, 3072))
     check_product(listener, "confidence", confidence, 1, (256, 3072))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_the_job_of_a_killed_qgis_process_is_cancelled(engine, daemon_home, tmp_path):
+    """What ``rest:segment`` of qgis_process does: nobody comes back, so the job minds being alone."""
+    scene = make_scene(tmp_path / "taller.tif", 256, 24576)  # its job takes far longer than it may be alone
+    output, confidence, key = tmp_path / "classes.tif", tmp_path / "confidence.tif", new_key()
+    killed_session(daemon_home, COMMAND, scene, MODEL, output, confidence, key, 1)
+
+    def ended() -> dict | None:
+        status, error = ask(engine.status)  # who only looks does not watch
+        assert error is None
+        job = next(job for job in status["jobs"] if job["key"] == key)
+        return job if job["state"] not in ("queued", "running") else None
+
+    wait_until(ended, PATIENCE)
+    assert (ended()["state"], ended()["code"]) == ("cancelled", "E_CANCELLED")
+    assert "no client watched it" in ended()["message"]
+    assert list(tmp_path.iterdir()) == [scene]
 
 
 def test_a_finished_job_is_replayed_and_then_deleted(engine, daemon_home, tmp_path):
@@ -146,3 +159,15 @@ def test_a_plan_while_a_job_runs(engine, scene, tmp_path):
     assert (plan["width"], plan["height"], plan["window"]) == (256, 3072, [0, 0, 256, 512])
     assert engine.wait(job, PATIENCE) is not None
     check_result(listener, output, (256, 3072))
+
+
+def killed_session(*arguments: object) -> None:
+    """A process of its own that is killed in the middle of its job's rows."""
+    earlier = subprocess.run(
+        [sys.executable, "-c", EARLIER, str(ROOT), *map(str, arguments)],
+        env={name: value for name, value in os.environ.items() if name != "REST_BACKEND"},
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert earlier.returncode == -signal.SIGKILL, earlier.stderr.decode()
