@@ -67,9 +67,19 @@ def test_all_is_well_and_nothing_is_made_but_the_report(home: Path, tmp_path: Pa
 
 
 def test_a_report_that_cannot_be_written(home: Path, tmp_path: Path) -> None:
+    for place in (tmp_path / "no" / "folder" / "report.zip", tmp_path, Path()):
+        with pytest.raises(InputError) as caught:
+            write_archive(place, [], home)
+        assert caught.value.code == "E_REPORT"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no files of this kind")
+def test_a_device_is_not_replaced_by_a_report(home: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"  # a device needs rights
+    os.mkfifo(pipe)
     with pytest.raises(InputError) as caught:
-        write_archive(tmp_path / "no" / "folder" / "report.zip", [], home)
-    assert caught.value.code == "E_REPORT"
+        write_archive(pipe, [], home)
+    assert caught.value.code == "E_REPORT" and pipe.is_fifo()
 
 
 def test_what_cannot_be_checked_is_a_problem_and_the_rest_goes_on(

@@ -30,6 +30,8 @@ def write_archive(path: Path, checks: Sequence[Check], folder: Path) -> None:
     Raises:
         InputError: ``E_REPORT``: it cannot be written.
     """
+    if not path.name or (path.exists() and not path.is_file()):  # a device would be replaced by the report
+        raise InputError("E_REPORT", f"The report needs the name of a file, not {path}.")
     home = Home(folder.absolute())
     redactor = Redactor(home)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -22,6 +22,7 @@ from rest_backend.rasters.scene import Scene
 
 _KERNEL_BYTES = 90_000_000  # what torch's kernels take besides tensors
 _LOOSENESS = 1.1  # of what tensors take: the allocator cannot hand back every gap at once
+_UNEVEN_BYTES = 20_000_000  # by which the process itself differs from one start to the next
 _SHARE_OF_AVAILABLE = 0.6
 _SHARE_OF_CUDA = 0.9  # of the device's free memory
 
@@ -54,6 +55,10 @@ class Budget:
         """The smallest limit of resident bytes with which the program can be swept."""
         return self.process_bytes(program.smallest_memory(self.device, spill_folder))
 
+    def smallest_told(self, program: SceneProgram, spill_folder: Path) -> int:
+        """The smallest limit to tell the user: one that works in another process too, in whole 10 MB."""
+        return -(-(self.smallest(program, spill_folder) + _UNEVEN_BYTES) // 10**7) * 10**7
+
     def process_bytes(self, tensors: int) -> int:
         """Resident bytes of the process when the engine's tensors take so many."""
         held = 0 if self.device.type == "cuda" else math.ceil(tensors * _LOOSENESS)
@@ -76,11 +81,11 @@ def plan_sweep(program: SceneProgram, budget: Budget, spill_folder: Path) -> Pla
         return program.plan(tensors, budget.device, spill_folder=spill_folder)
     if budget.device.type == "cuda" and tensors >= 0:
         program.plan(tensors, budget.device, spill_folder=spill_folder)  # raises in terms of the device
-    smallest = -(-budget.smallest(program, spill_folder) // 10**7) / 100  # GB, rounded up
+    smallest = budget.smallest_told(program, spill_folder)
     raise ResourceError(
         "E_MEMORY",
-        f"The memory limit of {budget.limit / 1e9:.2f} GB is too small for this job: the smallest that works"
-        f" is {smallest:.2f} GB. Raise it, take a narrower window or area, or a smaller network.",
+        f"The memory limit of {budget.limit / 1e6:.0f} MB is too small for this job: the smallest that works"
+        f" is {smallest / 1e6:.0f} MB. Raise it, take a narrower window or area, or a smaller network.",
     )
 
 

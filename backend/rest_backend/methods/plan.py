@@ -86,7 +86,7 @@ class PlanSummary:
         fallback_ops: Operations that run whole for want of a row rule.
         memory_bytes: Predicted peak of the process's resident memory.
         memory_limit_bytes: Most it may take.
-        smallest_memory_bytes: The smallest limit that works.
+        smallest_memory_bytes: The smallest limit that works, in a process of its own too.
         output_bytes: Most bytes of all files of the result.
         disk_bytes: Most bytes needed while they are written.
         free_bytes: Bytes free where the output would go; None where that cannot be told.
@@ -271,7 +271,7 @@ class _Planning:
             fallback_ops=list(plan.fallback_ops),
             memory_bytes=budget.process_bytes(plan.peak_bytes),
             memory_limit_bytes=budget.limit,
-            smallest_memory_bytes=budget.smallest(context.program, self._spill_folder),
+            smallest_memory_bytes=budget.smallest_told(context.program, self._spill_folder),
             output_bytes=disk.result,
             disk_bytes=disk.while_written,
             free_bytes=free,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rest_backend.errors import InputError, RestError
 from rest_backend.methods.bands import BandMatch, match_bands
-from rest_backend.methods.grid import RunGrid, run_grid
+from rest_backend.methods.grid import LARGEST_CHANGE, RunGrid, run_grid
 from rest_backend.methods.request import Cancelled, MaskRows, SegmentRequest, Window
 from rest_backend.models.card import ModelCard
 from rest_backend.models.zoo import InstalledModel, find_model
@@ -143,16 +143,13 @@ def _choose_bands(
     missing = [match for match in bands if match.how == "missing"]
     if missing:
         names = ", ".join(match.model for match in missing)
-        example = ",".join(str(number) for number in range(1, len(bands) + 1))
-        on_problem(
-            InputError(
-                "E_BANDS_UNSURE",
-                f"It is not sure which band of the scene is {names}."
-                f" {' '.join(match.reason for match in missing[:3])}"
-                " Give the scene's bands in the model's order"
-                f" ({', '.join(band.name for band in card.bands)}), such as --bands {example}.",
-            )
-        )
+        reasons = list(dict.fromkeys(match.reason for match in missing))[:3]
+        message = f"It is not sure which band of the scene is {names}. {' '.join(reasons)}"
+        if len(available) >= len(bands):
+            example = ",".join(str(number) for number in range(1, len(bands) + 1))
+            order = ", ".join(band.name for band in card.bands)
+            message += f" Give the scene's bands in the model's order ({order}), such as --bands {example}."
+        on_problem(InputError("E_BANDS_UNSURE", message))
     return bands
 
 
@@ -170,7 +167,10 @@ def _resolution_notes(card: ModelCard, own: float | None, asked: float | None) -
     if seen is None or fits.minimum <= seen <= fits.maximum:
         return []
     what = "The scene has" if asked is None else "The network sees"
-    return [
+    note = (
         f"{what} {seen:.3g} m per pixel on the ground; the model {card.id} was made for"
-        f" {fits.minimum:g} to {fits.maximum:g} m. Set a resolution of {fits.expected:g} m."
-    ]
+        f" {fits.minimum:g} to {fits.maximum:g} m."
+    )
+    if own is not None and 1 / LARGEST_CHANGE <= own / fits.expected <= LARGEST_CHANGE:
+        return [f"{note} Set a resolution of {fits.expected:g} m."]
+    return [f"{note} They are too far apart: take another scene or model."]
