@@ -390,8 +390,7 @@ class Session(threading.Thread):
         self.jobs.fail_all(
             ClientError(
                 "E_ENGINE_STOPPED",
-                "The engine was stopped. The job stays in its queue and goes on when the engine is started "
-                "again.",
+                "The engine was stopped. The job goes on when it is started again.",
             )
         )
 

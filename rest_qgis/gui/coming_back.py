@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from qgis.core import QgsMapLayer, QgsProject, QgsProviderRegistry
+from qgis.core import QgsMapLayer, QgsProject
 from qgis.PyQt.QtCore import QObject
 from qgis.PyQt.QtXml import QDomDocument, QDomElement
 
@@ -22,14 +22,18 @@ from rest_qgis.client import JobListener
 from rest_qgis.gui import records
 from rest_qgis.gui.link import EngineLink
 from rest_qgis.gui.messages import Messages
+from rest_qgis.layers.group import file_of
 from rest_qgis.layers.live_layers import LiveLayers
 from rest_qgis.layers.main_thread import MainThread
-from rest_qgis.layers.names import JOB_PROPERTY
+from rest_qgis.layers.names import JOB_PROPERTY, PREVIEW_PROPERTY
 from rest_qgis.processing.desk import JobDesk, Order
 
 # The client gave up, not the daemon: the job may go on and has an end to come back to.
 _ROW_FAULTS = ("E_SEQUENCE", "E_CHECKSUM", "E_SIZE")
-_PLACEHOLDER = "<VRTDataset"  # what the source of a saved live layer starts with
+_PLACEHOLDER = "<VRTDataset"  # what the source of a saved live layer or preview starts with
+_EMPTY_PREVIEW = (
+    f'{_PLACEHOLDER} rasterXSize="1" rasterYSize="1"><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+)
 
 
 class ComingBack(QObject):
@@ -92,7 +96,7 @@ class ComingBack(QObject):
             return
         self._lost.clear()
         self._link.start()
-        shown = {_file_of(layer) for layer in QgsProject.instance().mapLayers().values()}
+        shown = {file_of(layer) for layer in QgsProject.instance().mapLayers().values() if layer.isValid()}
         for order in orders:
             # Where a layer shows the output already, the job's live layer makes room for it at the end.
             keep = order.keep_layer and order.output not in shown
@@ -128,11 +132,14 @@ class ComingBack(QObject):
         records.follow_project()
 
     def _write_layer(self, layer: QgsMapLayer, element: QDomElement, _document: QDomDocument) -> None:
-        """A live layer's file is gone when the project is read again: save an empty map in its place."""
+        """The file of a live layer or a preview is gone when the project is read again: save an empty map."""
+        placeholder = ""
         if layer.customProperty(JOB_PROPERTY) and layer.source().endswith(".vrt"):
             placeholder = _empty_map(layer.source())
-            if placeholder:
-                element.firstChildElement("datasource").firstChild().setNodeValue(placeholder)
+        elif layer.customProperty(PREVIEW_PROPERTY):
+            placeholder = _EMPTY_PREVIEW
+        if placeholder:
+            element.firstChildElement("datasource").firstChild().setNodeValue(placeholder)
 
     def _engine_changed(self, state: str, _message: str) -> None:
         if state == "ready":
@@ -191,12 +198,6 @@ class _Listener(JobListener):
         given_up_here = code.startswith("E_ENGINE_") or code in _ROW_FAULTS
         goes_on = code == "E_CLIENT_CLOSED" or (taken and given_up_here)
         self._main.post(lambda: self._owner._failed(self._order, resumed, goes_on, code, message))
-
-
-def _file_of(layer: QgsMapLayer) -> str:
-    if layer.providerType() != "gdal" or not layer.isValid():
-        return ""
-    return str(QgsProviderRegistry.instance().decodeUri("gdal", layer.source()).get("path") or "")
 
 
 def _empty_map(path: str) -> str:

@@ -69,11 +69,11 @@ class Draft:
         """
         layer, model = form.layer(), form.model()
         key = new_key()
-        title = f"{layer.name()} – {model.name}"
+        title = f"{layer.name()} – {model.short_name}"
         outputs = form.output_box.paths(f"{layer.name()}_{model.id}_{key[:6]}")
         extent, area, centre = None, None, None
         if preview:
-            title = _tr("Preview of {0}").format(title)
+            title = _tr("Preview – {0}").format(title)
             outputs = (str(Path(QgsProcessingUtils.tempFolder()) / f"preview_{key[:6]}.tif"), "", "")
             centre = _screen_pixel(canvas)
             if needs_copy(layer):  # only what the preview shows
@@ -212,7 +212,10 @@ def _centre(layer: QgsRasterLayer, canvas: QgsMapCanvas) -> QgsPointXY | None:
     if not crs.isValid() or not layer.crs().isValid() or crs == layer.crs():
         return canvas.center()
     try:
-        return QgsCoordinateTransform(crs, layer.crs(), QgsProject.instance()).transform(canvas.center())
+        transform = QgsCoordinateTransform(crs, layer.crs(), QgsProject.instance())
+        # Good enough for a look; else QGIS warns while a new project takes its system from a layer.
+        transform.setBallparkTransformsAreAppropriate(True)
+        return transform.transform(canvas.center())
     except QgsCsException:
         return None
 

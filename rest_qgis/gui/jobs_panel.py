@@ -44,7 +44,7 @@ from rest_qgis.processing.errors import ModelError
 from rest_qgis.processing.models import choose_model
 
 REFRESH_MILLISECONDS = 1500  # of the list, while it is seen and the engine runs
-_SHARES = (0.28, 0.18, 0.18, 0.13, 0.23)  # of the width, a column
+_SHARES = (0.46, 0.24, 0.30)  # of the width, a column
 
 
 class JobsPanel(QWidget):

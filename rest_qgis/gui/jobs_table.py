@@ -27,7 +27,7 @@ from qgis.PyQt.QtWidgets import (
 
 from rest_qgis.gui.wording import duration
 
-JOB, STATE, MODEL, DEVICE, TIME = range(5)
+JOB, STATE, TIME = range(3)
 JOB_ROLE = Qt.ItemDataRole.UserRole  # the whole job, a dict
 SORT_ROLE = Qt.ItemDataRole.UserRole + 1
 SHARE_ROLE = Qt.ItemDataRole.UserRole + 2  # of a running job, 0 to 1; None for others
@@ -43,18 +43,12 @@ _ICONS = {
 
 
 class JobsModel(QAbstractTableModel):
-    """One row a job, in the daemon's order: those that did not end first, then the latest."""
+    """One row a job: what a narrow dock has room for; the rest is in the tooltip and the details."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._jobs: list[dict[str, Any]] = []
-        self._titles = (
-            self.tr("Job"),
-            self.tr("State"),
-            self.tr("Model"),
-            self.tr("Device"),
-            self.tr("Started"),
-        )
+        self._titles = (self.tr("Job"), self.tr("State"), self.tr("Started"))
 
     def set_jobs(self, jobs: Sequence[dict[str, Any]]) -> None:
         """Show these jobs.
@@ -184,10 +178,6 @@ def _cell(job: dict[str, Any], column: int) -> str:
     if column == STATE:
         code = job.get("code") if job["state"] == "failed" else ""
         return f"{state_text(job['state'])} ({code})" if code else state_text(job["state"])
-    if column == MODEL:
-        return Path(job["model"]).stem if job["model"].endswith(".json") else job["model"]
-    if column == DEVICE:
-        return job.get("device", "")
     # Of another day the day is enough here; the tooltip has both.
     day_or_time = _moment(_submitted(job)).split(" ")[0]
     return " · ".join(part for part in (day_or_time, _taken(job)) if part)

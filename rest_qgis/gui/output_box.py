@@ -12,7 +12,7 @@ from rest_qgis.install.folder import results_folder
 
 
 class OutputBox(QWidget):
-    """The class map, and on request confidence and class probabilities; temporary files unless chosen.
+    """The class map, and on request confidence and class probabilities; kept for a week without a file.
 
     Signals:
         changed: Something else is to be written.
@@ -59,7 +59,7 @@ class OutputBox(QWidget):
         """Return where to write classes, confidence and probabilities; empty what is not wanted.
 
         Args:
-            stem: What the names of temporary files begin with; no other job's.
+            stem: What the names of files nobody chose begin with; no other job's.
         """
         # Not QGIS's temporary folder: the job goes on when QGIS closes and takes that with it.
         base = str(results_folder() / re.sub(r"[^\w.-]+", "_", stem))
@@ -79,8 +79,9 @@ class OutputBox(QWidget):
         widget.setStorageMode(QgsFileWidget.StorageMode.SaveFile)
         widget.setFilter(self.tr("GeoTIFF (*.tif *.tiff)"))
         widget.setDialogTitle(title)
-        widget.lineEdit().setPlaceholderText(self.tr("Temporary file"))
-        widget.lineEdit().setToolTip(self.tr("A temporary file is kept for a week"))
+        widget.lineEdit().setPlaceholderText(self.tr("Kept for 7 days"))
+        text = self.tr("Where no file is chosen, it is written to {0} and deleted after 7 days.")
+        widget.lineEdit().setToolTip(text.format(results_folder()))
         widget.setMinimumWidth(120)
         widget.fileChanged.connect(lambda _path: self.changed.emit())
         return widget

@@ -55,11 +55,7 @@ class PlanLine(QFrame):
     def show_plan(self, plan: Mapping[str, Any]) -> None:
         """Show a plan; what keeps it from working is red, with what would have to change."""
         lines = [escape(line) for line in plan_lines(plan) if line]
-        lines += [
-            _red(problem["message"])
-            for problem in plan["problems"]
-            if not problem["code"].startswith(_BAND_TROUBLE)
-        ]
+        lines += [_red(message) for message in _problems(plan)]
         self._show("<br>".join(lines), plan_details(plan))
 
     def show_refusal(self, code: str, message: str) -> None:
@@ -74,6 +70,17 @@ class PlanLine(QFrame):
         self.label.setText(text)
         tooltip = "".join(f"<p>{escape(detail)}</p>" for detail in details or [])
         self.label.setToolTip(tooltip)
+
+
+def lacking(plan: Mapping[str, Any]) -> str:
+    """Return what keeps a plan whose bands are known from working, in sentences; empty where it works."""
+    return "\n".join(_problems(plan))
+
+
+def _problems(plan: Mapping[str, Any]) -> list[str]:
+    return [
+        problem["message"] for problem in plan["problems"] if not problem["code"].startswith(_BAND_TROUBLE)
+    ]
 
 
 def _red(text: str) -> str:

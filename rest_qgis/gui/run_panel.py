@@ -10,8 +10,10 @@ from qgis.PyQt.QtCore import QTimer
 from qgis.PyQt.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from rest_qgis.gui.draft import Draft, preview_trouble
+from rest_qgis.gui.jobs_table import UNFINISHED
 from rest_qgis.gui.link import EngineLink
 from rest_qgis.gui.messages import Messages
+from rest_qgis.gui.plan_line import lacking
 from rest_qgis.gui.preparation import Preparation
 from rest_qgis.gui.run_form import RunForm
 from rest_qgis.gui.status_strip import StatusStrip
@@ -21,6 +23,7 @@ from rest_qgis.processing.models import Model, remember_models
 from rest_qgis.processing.scene import needs_copy
 
 PLAN_MILLISECONDS = 400  # after the last change, before a plan is asked for
+RETRY_MILLISECONDS = 5000  # until a plan is asked for again that did not fit: room may have been made
 _BAND_COPY = 16_000_000  # values of a layer that is no file, up to which it is copied to see its bands
 _ENGINE_OFF = ("stopped", "failed")
 
@@ -46,12 +49,10 @@ class RunPanel(QWidget):
         self._planning: Preparation | None = None
         self._copied = False  # the plan under way is of a copy, and tells of bands alone
         self._fresh = False  # nothing was chosen anew since the plan under way was asked for
+        self._lacking = ""  # what the newest plan says that memory or disk lack; empty where it fits
         self.form = RunForm(interface, self)
-        self._timer = QTimer(self)
-        self._timer.setObjectName("RestPlanTimer")
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(PLAN_MILLISECONDS)
-        self._timer.timeout.connect(self._ask_plan)
+        self._timer = self._plan_timer("RestPlanTimer", PLAN_MILLISECONDS)
+        self._retry = self._plan_timer("RestPlanRetryTimer", RETRY_MILLISECONDS)
         self._lay_out()
         self.form.changed.connect(self._change)
         self.form.plan_line.start_asked.connect(link.start)
@@ -60,6 +61,7 @@ class RunPanel(QWidget):
         strip.cancel_asked.connect(self.cancel)
         self._slots = (
             (link.state_changed, self._take_state),
+            (link.jobs_changed, self._show_engine),
             (link.models_changed, self._take_models),
             (link.refused, self._show_refusal),
             (link.plan_changed, self._take_plan),
@@ -96,6 +98,7 @@ class RunPanel(QWidget):
             signal.disconnect(slot)
         self._slots = ()
         self._timer.stop()
+        self._retry.stop()
         for task in (self._making, self._planning):
             if task is not None:
                 task.leave()
@@ -107,6 +110,8 @@ class RunPanel(QWidget):
     def _change(self) -> None:
         """What was planned is of something else now."""
         self._fresh = False
+        self._lacking = ""
+        self._retry.stop()
         self._show_buttons()
         self._show_no_plan()
         self._timer.start()
@@ -124,7 +129,7 @@ class RunPanel(QWidget):
     def showEvent(self, event: Any) -> None:
         """Ask for what was not asked while nobody looked."""
         super().showEvent(event)
-        if not self._fresh:
+        if not self._fresh or self._lacking:
             self._timer.start()
 
     def _ask_plan(self) -> None:
@@ -163,6 +168,9 @@ class RunPanel(QWidget):
     def _take_plan(self, plan: dict[str, Any]) -> None:
         if self._fresh:
             self.form.show_plan(plan)
+            self._lacking = "" if self._copied else lacking(plan)
+            if self._lacking:
+                self._retry.start()
             if self._copied:
                 self.form.plan_line.show_text(self._about_copy(self.form.layer()))
             self._show_buttons()
@@ -170,6 +178,8 @@ class RunPanel(QWidget):
     def _take_plan_refusal(self, code: str, message: str) -> None:
         if self._fresh:
             self.form.plan_line.show_refusal(code, message)
+            self._lacking = ""
+            self._show_buttons()
 
     def _about_copy(self, layer: QgsRasterLayer) -> str:
         text = self.tr("This layer is no file: what is wanted of it is copied first, then planned and run.")
@@ -221,9 +231,14 @@ class RunPanel(QWidget):
 
     # --- what the engine says, on the main thread -----------------------------------
 
-    def _take_state(self, state: str, _message: str) -> None:
-        self._strip.show_engine(state)
+    def _take_state(self, _state: str, _message: str) -> None:
+        self._show_engine()
         self._change()
+
+    def _show_engine(self, *_jobs: Any) -> None:
+        """Jobs of others, and those that came back, keep the engine busy too."""
+        unfinished = any(job["state"] in UNFINISHED for job in self._link.jobs)
+        self._strip.show_engine("busy" if unfinished and self._link.state == "ready" else self._link.state)
 
     def _take_models(self, summaries: list[dict[str, Any]]) -> None:
         models = []
@@ -267,6 +282,9 @@ class RunPanel(QWidget):
         if code == "E_CANCELLED":
             self._strip.show_idle(self.tr("Cancelled"))
             self._messages.info(self.tr("The job was cancelled; nothing was kept."))
+        elif code == "E_ENGINE_STOPPED":  # somebody's wish; the job comes back with the engine
+            self._strip.show_idle()
+            self._messages.info(message, order.title)
         else:
             self._strip.show_idle(message)
             self._messages.error(code, message, order.title)
@@ -283,8 +301,8 @@ class RunPanel(QWidget):
 
     def _show_buttons(self) -> None:
         trouble = self.tr("A job is running.") if self._busy else self.form.trouble()
-        self.form.run_button.setEnabled(not trouble)
-        self.form.run_button.setToolTip(trouble or self.tr("Segment the area"))
+        self.form.run_button.setEnabled(not (trouble or self._lacking))
+        self.form.run_button.setToolTip(trouble or self._lacking or self.tr("Segment the area"))
         trouble = trouble or preview_trouble(self.form.layer(), self._canvas)
         self.form.preview_button.setEnabled(not trouble)
         self.form.preview_button.setToolTip(
@@ -297,6 +315,14 @@ class RunPanel(QWidget):
             if note and not any(note in told for told in self._notes):
                 self._notes.append(note)
                 self._messages.warning(note)
+
+    def _plan_timer(self, name: str, milliseconds: int) -> QTimer:
+        timer = QTimer(self)
+        timer.setObjectName(name)
+        timer.setSingleShot(True)
+        timer.setInterval(milliseconds)
+        timer.timeout.connect(self._ask_plan)
+        return timer
 
     def _lay_out(self) -> None:
         scroll = QScrollArea(self)

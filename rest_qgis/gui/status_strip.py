@@ -51,9 +51,13 @@ class StatusStrip(QFrame):
         self.show_idle()
 
     def show_engine(self, state: str) -> None:
-        """Take a new state of the engine; said while no job is shown."""
-        self._engine = state
-        if not self.busy:
+        """Take a new state of the engine; said while no job is shown.
+
+        What came of the last job stays where the engine only goes from one job to the next.
+        """
+        former, self._engine = self._engine, state
+        at_work = {former, state} <= {"ready", "busy"}
+        if not self._busy and (self._tells_engine or not at_work):
             self.show_idle()
 
     @property
@@ -70,6 +74,7 @@ class StatusStrip(QFrame):
             full: Whether the last job was done.
         """
         self._busy = False
+        self._tells_engine = not text
         self.cancel_button.setEnabled(False)
         self.progress_bar.setRange(0, 1)
         self.progress_bar.setValue(1 if full else 0)

@@ -173,7 +173,7 @@ def engine_text(state: str, percent: int | None) -> str:
 
 def _joined(parts: list[str]) -> str:
     """Join parts so that a line may break between them, not within."""
-    return " · ".join(part.replace(" ", "\u00a0") for part in parts)
+    return " · ".join(part.replace(" ", "\u00a0").replace("-", "\u2011") for part in parts)
 
 
 def _tr(text: str) -> str:

@@ -35,6 +35,13 @@ def insert_in_group(
             shown.setExpanded(True)
 
 
+def file_of(layer: QgsMapLayer) -> str:
+    """Return the file a raster layer of GDAL's shows; empty for other layers."""
+    if layer.providerType() != "gdal":
+        return ""
+    return str(QgsProviderRegistry.instance().decodeUri("gdal", layer.source()).get("path") or "")
+
+
 def _group_above(project: QgsProject, scene: str) -> QgsLayerTreeGroup:
     root = project.layerTreeRoot()
     group = root.findGroup(GROUP_NAME)
@@ -43,7 +50,7 @@ def _group_above(project: QgsProject, scene: str) -> QgsLayerTreeGroup:
     imagery = [
         _top_level(node)
         for node in root.findLayers()
-        if node.layer() is not None and _file_of(node.layer()) == scene
+        if node.layer() is not None and file_of(node.layer()) == scene
     ]
     nodes = root.children()
     if group.parent() is root and any(nodes.index(node) < nodes.index(group) for node in imagery):
@@ -58,9 +65,3 @@ def _top_level(node: QgsLayerTreeNode) -> QgsLayerTreeNode:
     while node.parent() is not None and node.parent().parent() is not None:
         node = node.parent()
     return node
-
-
-def _file_of(layer: QgsMapLayer) -> str:
-    if layer.providerType() != "gdal":
-        return ""
-    return str(QgsProviderRegistry.instance().decodeUri("gdal", layer.source()).get("path") or "")

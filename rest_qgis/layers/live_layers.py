@@ -31,10 +31,18 @@ from qgis.PyQt.QtGui import QColor
 from rest_qgis.layers.group import insert_in_group
 from rest_qgis.layers.live_raster import LiveRaster
 from rest_qgis.layers.main_thread import MainThread
-from rest_qgis.layers.names import JOB_PROPERTY, PRODUCT_PROPERTY, product_title, unused_name
+from rest_qgis.layers.names import (
+    JOB_PROPERTY,
+    PREVIEW_PROPERTY,
+    PRODUCT_PROPERTY,
+    product_title,
+    unused_name,
+)
 from rest_qgis.resources import style_path
 
 REFRESH_MILLISECONDS = 250
+# QGIS's own mark, for live layers and previews. Else it says on closing that contents will be lost.
+_CLOSE_WITHOUT_QUESTION = "skipMemoryLayersCheck"
 
 
 class LiveLayers(QObject):
@@ -139,8 +147,10 @@ class LiveLayers(QObject):
         layer.setName(unused_name(project, product_title(order.title, product)))
         layer.setCustomProperty(JOB_PROPERTY, listener.job_id)
         layer.setCustomProperty(PRODUCT_PROPERTY, product)
+        layer.setCustomProperty(_CLOSE_WITHOUT_QUESTION, 1)
         if order.preview and product == "classes":
             self._preview = layer
+            layer.setCustomProperty(PREVIEW_PROPERTY, True)
             files = list(_files_of(order))
             layer.willBeDeleted.connect(lambda: _unlink(files))
         insert_in_group(project, layer, order.scene, above)
@@ -179,6 +189,8 @@ class LiveLayers(QObject):
                     self._add(layer, listener, product, next(reversed(list(layers.values())), None))
             if layer is not None:
                 layers[product] = layer
+                if not order.preview:
+                    layer.removeCustomProperty(_CLOSE_WITHOUT_QUESTION)
         self._finish(listener)
         if order.preview and not layers:
             _unlink(_files_of(order))

@@ -7,19 +7,20 @@ from qgis.PyQt.QtCore import QCoreApplication
 
 JOB_PROPERTY = "rest/job"  # custom property of every layer a job made: the job's id
 PRODUCT_PROPERTY = "rest/product"  # and which of its results it shows: classes, confidence, probabilities
+PREVIEW_PROPERTY = "rest/preview"  # of a preview's layer, whose file QGIS deletes when it closes
 
 
 def product_title(title: str, product: str) -> str:
-    """Return the name of the layer that shows one result of a job.
+    """Return the name of the layer that shows one result of a job: what differs comes first.
 
     Args:
         title: Name of the job's class map.
         product: ``classes``, ``confidence`` or ``probabilities``.
     """
     if product == "confidence":
-        return QCoreApplication.translate("Names", "{0} – confidence").format(title)
+        return QCoreApplication.translate("Names", "Confidence – {0}").format(title)
     if product == "probabilities":
-        return QCoreApplication.translate("Names", "{0} – probabilities").format(title)
+        return QCoreApplication.translate("Names", "Probabilities – {0}").format(title)
     return title
 
 

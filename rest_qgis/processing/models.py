@@ -52,6 +52,11 @@ class Model:
     limits: str = ""
     score: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def short_name(self) -> str:
+        """The id, of a card by its path the file's name: short enough for a list of layers."""
+        return Path(self.id).stem if self.id.endswith(".json") else self.id
+
     @classmethod
     def from_summary(cls, summary: Mapping[str, Any]) -> Model:
         """Read a summary of the daemon, or a card, which has the same fields.

@@ -316,7 +316,7 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
                 scene=handed.scene,
                 model=model.id,
                 classes=model.classes,
-                title=f"{self._layer_name} – {model.name}",
+                title=f"{self._layer_name} – {model.short_name}",
                 window=handed.window,
                 aoi=handed.aoi,
                 resolution_m=handed.resolution_m,

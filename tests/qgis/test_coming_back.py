@@ -185,6 +185,22 @@ def test_a_running_job_is_shown_again_with_its_project(
     assert plugin.live_layers._shown == {}
 
 
+def test_a_preview_is_not_in_the_project_any_more(
+    plugin: RestPlugin, qtbot: Any, small_scene: Path, tmp_path: Path
+) -> None:
+    project, output = tmp_path / "project.qgs", tmp_path / "preview.tif"
+    _run(plugin, qtbot, order_for(small_scene, output, preview=True))
+    until(qtbot, lambda: [layer.source() for layer in rest_layers()] == [str(output)])
+    assert QgsProject.instance().write(str(project))
+    assert str(output) not in project.read_text(encoding="utf-8")
+    assert [layer.source() for layer in rest_layers()] == [str(output)]  # until QGIS is closed
+    QgsProject.instance().clear()
+    until(qtbot, lambda: not output.exists())
+    assert QgsProject.instance().read(str(project))
+    assert all(layer.isValid() for layer in QgsProject.instance().mapLayers().values())
+    until(qtbot, lambda: rest_layers() == [])
+
+
 def test_noting_a_job_does_not_ask_for_saving(plugin: RestPlugin, small_scene: Path, tmp_path: Path) -> None:
     project = QgsProject.instance()
     assert project.write(str(tmp_path / "project.qgs"))

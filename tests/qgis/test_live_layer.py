@@ -292,7 +292,7 @@ def test_confidence_grows_below_the_classes_and_both_become_the_files(
     assert list(shown) == ["classes", "confidence"]  # from the top
     assert [node.name() for node in QgsProject.instance().layerTreeRoot().children()] == ["REST", "scene"]
     layer = shown["confidence"]
-    assert layer.name() == f"{run.order.title} – confidence"
+    assert layer.name() == f"Confidence – {run.order.title}"
     renderer = layer.renderer()
     assert renderer.type() == "singlebandgray"
     stretch = renderer.contrastEnhancement()

@@ -25,7 +25,7 @@ from qgis.core import (
     QgsRectangle,
     QgsVectorLayer,
 )
-from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtCore import Qt, QTimer
 from rest_qgis.gui.preparation import Preparation
 from rest_qgis.layers.live_layers import JOB_PROPERTY
 from rest_qgis.plugin import RestPlugin
@@ -49,7 +49,7 @@ def form(plugin: RestPlugin, qgis_iface: Any, qtbot: Any, small_scene: Path) -> 
 
 
 def test_plan_stands_before_run(form: Any) -> None:
-    text = form.plan_line.text().replace("\u00a0", " ")
+    text = form.plan_line.text().replace("\u00a0", " ").replace("\u2011", "-")
     for expected in (f"{WIDTH} × {HEIGHT} px", "3 bands", "CPU", "-row stripes", "memory", "on disk"):
         assert expected in text
     assert re.search(r"(about|less than) \d+ s", text)
@@ -89,6 +89,25 @@ def test_what_does_not_fit_is_red_and_says_what_would_have_to_change(form: Any, 
     form.detail_box.resample_button.click()
     until(qtbot, lambda: "color" in form.plan_line.text())
     assert "Planning" not in form.plan_line.text()
+
+
+def test_no_run_while_memory_or_disk_do_not_suffice(plugin: RestPlugin, form: Any, qtbot: Any) -> None:
+    until(qtbot, lambda: not plugin.dock.run_panel._timer.isActive())
+    plans: list[dict[str, Any]] = []
+    plugin.link.plan_changed.connect(plans.append)
+    form.changed.emit()
+    until(qtbot, lambda: bool(plans))
+    full = {"code": "E_DISK", "message": "9 MB are needed, 3 MB are free."}
+    plugin.link.plan_changed.emit({**plans[0], "fits": False, "problems": [full]})
+    assert not form.run_button.isEnabled()
+    assert form.run_button.toolTip() == full["message"]
+    assert form.preview_button.isEnabled() or "centre" in form.preview_button.toolTip()
+    retry = plugin.dock.run_panel.findChild(QTimer, "RestPlanRetryTimer")
+    assert retry.isActive()
+    retry.start(1)  # it is asked again by itself, and there is room now
+    until(qtbot, form.run_button.isEnabled)
+    assert not retry.isActive()
+    plugin.link.plan_changed.disconnect(plans.append)
 
 
 def test_scene_that_is_gone_is_a_sentence(form: Any, qtbot: Any, small_scene: Path) -> None:

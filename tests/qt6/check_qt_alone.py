@@ -183,7 +183,7 @@ def test_drives_detail_box() -> None:
 
 
 def test_drives_plan_line() -> None:
-    from rest_qgis.gui.plan_line import PlanLine
+    from rest_qgis.gui.plan_line import PlanLine, lacking
 
     line = PlanLine()
     asked: list[int] = []
@@ -195,7 +195,7 @@ def test_drives_plan_line() -> None:
     line.show_asking()
     assert "Planning" in line.text()
     line.show_plan(plan(notes=["a < b"]))
-    text = line.text().replace("\u00a0", " ")
+    text = line.text().replace("\u00a0", " ").replace("\u2011", "-")
     for expected in (
         "2560 × 1280 px",
         "3 bands",
@@ -217,6 +217,8 @@ def test_drives_plan_line() -> None:
     assert "0.9 GB" in line.text()
     assert "color" in line.text()
     assert "said by the table" not in line.text()
+    assert lacking(plan(fits=False, problems=problems)) == problems[0]["message"]
+    assert lacking(plan(fits=False, problems=problems[1:])) == ""
     line.show_refusal("E_SCENE_FORMAT", "No raster.")
     assert "No raster." in line.text()
     assert "E_SCENE_FORMAT" in line.label.toolTip()
@@ -252,8 +254,13 @@ def test_drives_status_strip() -> None:
     assert cancelled == [1]
     strip.show_progress(progress)
     assert strip.status_label.text() == "Cancelling…"
+    strip.show_engine("ready")
     strip.show_idle("Cancelled")
     assert not strip.busy
+    strip.show_engine("busy")  # with another job: what came of the last one stays
+    assert strip.status_label.text() == "Cancelled"
+    strip.show_engine("stopped")
+    assert strip.status_label.text() == "Engine: Off"
     strip.show_work("Starting…")
     assert strip.cancel_button.isEnabled()
 
