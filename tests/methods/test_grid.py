@@ -13,7 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from rest_backend.errors import InputError
-from rest_backend.methods.grid import RunGrid
+from rest_backend.methods.grid import RunGrid, run_grid
 from rest_backend.methods.network_input import NetworkInput, normalisation
 from rest_backend.methods.segment import SegmentRequest, segment
 from rest_backend.models.card import Normalisation
@@ -97,6 +97,13 @@ def test_a_resolution_far_from_the_models_is_told_with_what_to_do(tmp_path: Path
     near = _segment(scene, tmp_path / "near.tif", tiny_model, resolution_m=1.5)
     assert not [note for note in near.notes if "per pixel" in note]
     assert (near.run_width, near.run_height) == pytest.approx((167, 133), abs=1)
+
+
+@pytest.mark.parametrize("resolution", [1e-308, 0.01, 100.0, 1e308, float("nan"), float("inf"), -1.0])
+def test_a_resolution_that_is_none_of_a_scene_is_refused(resolution: float) -> None:
+    with pytest.raises(InputError) as caught:
+        run_grid(100_000, 50, 1.0, resolution)
+    assert caught.value.code == "E_RESOLUTION"
 
 
 def test_a_scene_that_lies_nowhere_has_no_resolution(tmp_path: Path, tiny_model: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import rasterio
 import torch
 
 from rest_backend.errors import ResourceError
+from rest_backend.methods import context
 from rest_backend.methods.memory import memory_errors
+from rest_backend.methods.segment import SegmentRequest, segment
 from tests.methods.conftest import make_model
 from tests.rasters.makers import make_scene
 
@@ -103,3 +106,15 @@ def test_exhausted_memory_is_one_sentence(error: Exception) -> None:
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="something else"), memory_errors("count"):
         raise RuntimeError("something else")
+
+
+def test_captures_of_earlier_jobs_are_given_up_before_a_job_is_refused(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    scene = make_scene(tmp_path / "scene.tif", 96, 64)
+    asked = SegmentRequest(scene, tmp_path / "classes.tif", str(tiny_model), device="cpu")
+    segment(asked)
+    assert context._kept
+    with pytest.raises(ResourceError, match="memory limit"):
+        segment(replace(asked, memory_bytes=1))
+    assert not context._kept

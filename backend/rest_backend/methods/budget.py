@@ -14,7 +14,7 @@ from rest_backend.errors import ResourceError
 from rest_backend.methods.context import Context, forget_captures
 from rest_backend.methods.memory import available_bytes, release_unused, resident_bytes
 from rest_backend.methods.network_input import reading_bytes
-from rest_backend.methods.products import product_bytes
+from rest_backend.methods.products import product_bytes, rows_at_once
 from rest_backend.methods.request import Window
 from rest_backend.methods.subject import Subject
 from rest_backend.rasters.classmap import BLOCK
@@ -121,13 +121,15 @@ def _measured_budget(
     if limit is None:
         limit = resident + int(available_bytes() * _SHARE_OF_AVAILABLE)
     width, height, grid = subject.window[2], subject.window[3], subject.grid
+    classes = len(subject.model.card.classes)
     stripe = max(PREFERRED_STRIPES[device.type])
     finished = min(height, -(-stripe * grid.scene_height // grid.height))  # result rows a stripe brings
     beside = (
         _KERNEL_BYTES
         + min(subject.scene.cache_bytes, _cacheable_bytes(subject.scene, width * height * planes))
         + reading_bytes(subject.source, read_window[2], device)
-        + product_bytes(len(subject.model.card.classes), planes, width, finished)
+        + product_bytes(classes, planes, width, finished)
+        + subject.mask_bytes(min(finished, rows_at_once(classes, width)))
         + min(height, BLOCK) * width * planes  # rows the writers gather
     )
     return Budget(limit, resident, beside, device)

@@ -97,15 +97,14 @@ def run_grid(width: int, height: int, own_resolution: float | None, resolution_m
             f" {resolution_m:g} m. Give it a coordinate reference system, or leave the resolution out.",
         )
     factor = own_resolution / resolution_m
-    wide, high = (max(1, round(side * factor)) for side in (width, height))
-    if not 1 / LARGEST_CHANGE <= factor <= LARGEST_CHANGE or max(wide, high) > LONGEST_SIDE:
+    if not 1 / LARGEST_CHANGE <= factor <= LARGEST_CHANGE or max(width, height) * factor > LONGEST_SIDE:
         raise InputError(
             "E_RESOLUTION",
             f"The scene has {own_resolution:.3g} m per pixel; {resolution_m:g} m is too far from it. Take"
             f" {own_resolution / LARGEST_CHANGE:.2g} to {own_resolution * LARGEST_CHANGE:.2g} m, and at most"
             f" {LONGEST_SIDE:,} pixels a side.",
         )
-    return RunGrid(width, height, wide, high)
+    return RunGrid(width, height, *(max(1, round(side * factor)) for side in (width, height)))
 
 
 def _nearest(first: int, count: int, scene: int, run: int) -> NDArray[np.int64]:

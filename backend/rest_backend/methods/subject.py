@@ -71,9 +71,20 @@ class Subject:
         masks: list[MaskRows] = []
         if self.area is not None:
             masks.append(self.area.mask_rows)
-        if not self.grid.same and self.scene.masked:  # a coarser pixel with data may cover some without
+        if self._masked_anew:
             masks.append(self._data_rows)
         return masks
+
+    def mask_bytes(self, rows: int) -> int:
+        """Bytes read for the masks of so many rows of the result."""
+        if not self._masked_anew:
+            return 0
+        stored = sum(np.dtype(dtype).itemsize for dtype in self.scene.dtypes)
+        return rows * self.window[2] * (stored + self.scene.count * (4 + 1) + 1)
+
+    @property
+    def _masked_anew(self) -> bool:
+        return not self.grid.same and self.scene.masked  # a coarser pixel with data may cover some without
 
     def _data_rows(self, start: int, stop: int) -> NDArray[np.bool_]:
         column, row, width, _ = self.window
