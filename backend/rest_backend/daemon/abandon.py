@@ -42,5 +42,5 @@ class Abandonment:
             if self._watched(job):
                 self._alone_since.pop(job, None)
             elif now - self._alone_since.setdefault(job, now) >= limit:
-                self.forget(job)
                 yield job
+                self.forget(job)  # not where its cancel could not be noted: it is told again

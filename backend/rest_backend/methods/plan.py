@@ -39,9 +39,8 @@ _SAMPLED_PIXELS = 64 * STATISTICS_BLOCK**2  # of the statistics
 _WRITE_SECONDS = 5e-8  # a pixel of a class map: compressing, overviews, reading back
 _SCORE_SECONDS = 1e-7  # likewise of a band of scores, which compress worse
 
-_capture_seconds: dict[
-    tuple[str, int, int], float
-] = {}  # as first measured: later ones are remembered captures
+# As first measured: later captures of a size are remembered ones.
+_capture_seconds: dict[tuple[str, int, int], float] = {}
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ class SegmentJob(msgspec.Struct, kw_only=True):
 class Submit(Message, tag="submit"):
     """Queue a job. The same ``key`` with the same job gives the same job id again."""
 
-    key: Identifier  # chosen by the client and noted before it is sent, to come back with; neither . nor ..
+    key: Identifier  # chosen by the client and noted before it is sent, to come back with; ends in no dot
     job: SegmentJob  # what to do
     abandon_seconds: Count = 0  # cancel it when no client watches it for so long; 0: never
 
