@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qgis.PyQt.QtCore import Qt, pyqtSignal
+from qgis.PyQt.QtCore import QSignalBlocker, Qt, pyqtSignal
 from qgis.PyQt.QtWidgets import (
     QButtonGroup,
     QDoubleSpinBox,
@@ -89,6 +89,9 @@ class DetailBox(QWidget):
     def show_model(self, resolution: tuple[float, float, float] | None) -> None:
         """Take what the chosen model was made for: expected, smallest, largest metres per pixel."""
         self._model = resolution
+        if resolution is not None and self.own_button.isChecked():
+            with QSignalBlocker(self.spin_box):
+                self.spin_box.setValue(resolution[0])  # what to resample to, if at all
         self._render()
 
     def show_plan(self, plan: Mapping[str, Any]) -> None:
