@@ -18,7 +18,7 @@ from rest_backend.methods.segment import SegmentProgress, SegmentRequest, Segmen
 from rest_backend.models.weights import load_model
 from rest_backend.models.zoo import find_model
 from tests.methods.conftest import make_model
-from tests.rasters.makers import ROTATED, make_scene, ramp, write_raster
+from tests.rasters.makers import ROTATED, ramp, write_raster
 
 IDS = np.array([3, 7, 254], dtype=np.uint8)
 
@@ -256,13 +256,3 @@ def test_bad_input_is_refused_and_nothing_is_left(
     assert caught.value.code == code
     assert len(caught.value.message.split()) >= 5
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_the_map_does_not_depend_on_the_memory_limit(tmp_path: Path, tiny_model: Path) -> None:
-    scene = make_scene(tmp_path / "scene.tif", 200, 400)
-    maps = []
-    for number, limit in enumerate((None, 3 * 10**9)):
-        output = tmp_path / f"classes{number}.tif"
-        segment(SegmentRequest(scene, output, str(tiny_model), limit, device="cpu"))
-        maps.append(_read(output))
-    np.testing.assert_array_equal(*maps)
