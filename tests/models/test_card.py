@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def test_missing_card(tmp_path):
 
 def test_a_folder_is_no_card(tmp_path):
     assert refused(tmp_path).code == "E_CARD_MISSING"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    assert refused(tmp_path / "pipe.json").code == "E_CARD_INVALID"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", "\x00\x01", b"\xff\xfe{}", "[" * 100_000])

@@ -8,6 +8,7 @@ and how good it was on data it had not seen. ``kitsap-buildings.json`` describes
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -177,6 +178,8 @@ def read_card(path: Path) -> ModelCard:
     """
     path = Path(path)
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # opening it would wait for ever
+            raise InputError("E_CARD_INVALID", f"{path} is a pipe, so it is no model card.")
         with path.open("rb") as file:
             content = file.read(CARD_LIMIT + 1)
     except OSError as error:
