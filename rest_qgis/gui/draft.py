@@ -26,7 +26,7 @@ from rest_qgis.client import new_key
 from rest_qgis.gui.area_box import CANVAS, LAYER, POLYGON, RECTANGLE
 from rest_qgis.gui.preparation import Preparation
 from rest_qgis.gui.run_form import RunForm
-from rest_qgis.install.folder import make_results_folder
+from rest_qgis.install.folder import make_results_folder, results_folder
 from rest_qgis.processing.area import Area
 from rest_qgis.processing.desk import Order
 from rest_qgis.processing.handover import Handover
@@ -74,7 +74,7 @@ class Draft:
         extent, area, centre = None, None, None
         if preview:
             title = _tr("Preview – {0}").format(title)
-            outputs = (str(Path(QgsProcessingUtils.tempFolder()) / f"preview_{key[:6]}.tif"), "", "")
+            outputs = (str(results_folder() / f"preview_{key}.tif"), "", "")
             centre = _screen_pixel(canvas)
             if needs_copy(layer):  # only what the preview shows
                 metres = form.detail_box.resolution() or (model.resolution or (0.0,))[0]

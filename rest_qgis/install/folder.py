@@ -39,7 +39,7 @@ def home_folder() -> Path:
 
 
 def results_folder() -> Path:
-    """Where results go that got no place of their own (it may not exist yet).
+    """Where results go that got no place of their own, and what layers show of running jobs (may not exist).
 
     QGIS deletes its temporary folder when it closes; a job goes on and still has to be written.
     """

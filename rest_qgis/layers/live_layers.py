@@ -8,6 +8,7 @@ Between them travel only queued signals.
 from __future__ import annotations
 
 import itertools
+import secrets
 import threading
 from collections.abc import Container, Iterable
 from contextlib import suppress
@@ -19,7 +20,6 @@ from qgis.core import (
     QgsDataProvider,
     QgsMessageLog,
     QgsPalettedRasterRenderer,
-    QgsProcessingUtils,
     QgsProject,
     QgsRasterLayer,
 )
@@ -28,6 +28,7 @@ from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
 from qgis.PyQt.QtGui import QColor
 
+from rest_qgis.install.folder import make_results_folder, results_folder
 from rest_qgis.layers.group import insert_in_group
 from rest_qgis.layers.live_raster import LiveRaster
 from rest_qgis.layers.main_thread import MainThread
@@ -41,8 +42,8 @@ from rest_qgis.layers.names import (
 from rest_qgis.resources import style_path
 
 REFRESH_MILLISECONDS = 250
-# QGIS's own mark, for live layers and previews. Else it says on closing that contents will be lost.
-_CLOSE_WITHOUT_QUESTION = "skipMemoryLayersCheck"
+_DELETING = "rest-live-delete"  # name of the threads that delete files
+_DELETE_SECONDS = 2.0  # for each of them, when the plugin is unloaded
 
 
 class LiveLayers(QObject):
@@ -63,7 +64,6 @@ class LiveLayers(QObject):
         super().__init__(parent)
         self._canvas = canvas
         self._closed = False
-        self._folder = Path(QgsProcessingUtils.tempFolder())
         self._numbers = itertools.count(1)
         self._shown: dict[Any, dict[str, _Shown]] = {}  # by listener and product
         self._newest_preview = 0
@@ -85,7 +85,7 @@ class LiveLayers(QObject):
         number = next(self._numbers)
         if order.preview:
             self._newest_preview = number
-        return _Listener(self, order, self._folder, number)
+        return _Listener(self, order, number)
 
     def show_again(self, keys: Container[str]) -> bool:
         """Put running jobs back on the map whose layers were removed, or went with another project.
@@ -114,6 +114,9 @@ class LiveLayers(QObject):
         for listener in list(self._shown):
             self._drop(listener)
         self._remove_preview()
+        for thread in threading.enumerate():
+            if thread.name == _DELETING:
+                thread.join(_DELETE_SECONDS)  # QGIS may be ending, and threads with it
 
     def _show(self, listener: _Listener) -> None:
         order = listener.order
@@ -147,7 +150,6 @@ class LiveLayers(QObject):
         layer.setName(unused_name(project, product_title(order.title, product)))
         layer.setCustomProperty(JOB_PROPERTY, listener.job_id)
         layer.setCustomProperty(PRODUCT_PROPERTY, product)
-        layer.setCustomProperty(_CLOSE_WITHOUT_QUESTION, 1)
         if order.preview and product == "classes":
             self._preview = layer
             layer.setCustomProperty(PREVIEW_PROPERTY, True)
@@ -189,8 +191,6 @@ class LiveLayers(QObject):
                     self._add(layer, listener, product, next(reversed(list(layers.values())), None))
             if layer is not None:
                 layers[product] = layer
-                if not order.preview:
-                    layer.removeCustomProperty(_CLOSE_WITHOUT_QUESTION)
         self._finish(listener)
         if order.preview and not layers:
             _unlink(_files_of(order))
@@ -247,12 +247,11 @@ class _Listener:
         rasters: The live rasters by product, the topmost layer's first; empty until their window is known.
     """
 
-    def __init__(self, owner: LiveLayers, order: Any, folder: Path, number: int) -> None:
+    def __init__(self, owner: LiveLayers, order: Any, number: int) -> None:
         self.order = order
         self.number = number
         self.rasters: dict[str, LiveRaster] = {}
         self.job_id = ""
-        self._folder = folder
         self._owner = owner
         self._alive = False  # the job runs and its rows can be written
         self._lock = threading.Lock()  # of that, and of the order of signals
@@ -287,7 +286,9 @@ class _Listener:
         if not Path(order.scene).exists():  # a copy, deleted with its job: only the finished result comes
             self._alive = False
             return
-        stem = self._folder / f"rest-live-{self.number}"
+        # Not in QGIS's temporary folder: on closing, QGIS would say that the layer's contents will be lost.
+        make_results_folder()
+        stem = results_folder() / f"live-{secrets.token_hex(8)}"
         path = stem.with_name(f"{stem.name}-classes.vrt")
         self.rasters["classes"] = LiveRaster(path, order.scene, order.classes, window)
         if order.confidence:
@@ -358,7 +359,7 @@ def _delete(rasters: Iterable[LiveRaster]) -> None:
         for raster in kept:
             raster.discard()
 
-    threading.Thread(target=discard, name="rest-live-delete", daemon=True).start()
+    threading.Thread(target=discard, name=_DELETING, daemon=True).start()
 
 
 def _files_of(order: Any) -> Iterable[Path]:
@@ -369,7 +370,7 @@ def _files_of(order: Any) -> Iterable[Path]:
 
 
 def _unlink(files: Iterable[Path]) -> None:
-    """Delete the files of a preview on a thread of its own; those in use stay in the temporary folder."""
+    """Delete the files of a preview on a thread of its own; those in use stay for a week."""
     kept = list(files)
 
     def unlink() -> None:
@@ -377,4 +378,4 @@ def _unlink(files: Iterable[Path]) -> None:
             with suppress(OSError):
                 file.unlink()
 
-    threading.Thread(target=unlink, name="rest-preview-delete", daemon=True).start()
+    threading.Thread(target=unlink, name=_DELETING, daemon=True).start()

@@ -148,7 +148,7 @@ class LiveRaster:
                 self._raw = None
 
     def discard(self) -> None:
-        """Delete its files. Where a reader still holds one (Windows), it stays in the temporary folder."""
+        """Delete its files. Where a reader still holds one (Windows), it stays for a week."""
         self.close()
         for path in (self.path, self._raw_path, self._style_path, Path(f"{self.path}.aux.xml")):
             with suppress(OSError):

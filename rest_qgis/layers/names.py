@@ -7,7 +7,7 @@ from qgis.PyQt.QtCore import QCoreApplication
 
 JOB_PROPERTY = "rest/job"  # custom property of every layer a job made: the job's id
 PRODUCT_PROPERTY = "rest/product"  # and which of its results it shows: classes, confidence, probabilities
-PREVIEW_PROPERTY = "rest/preview"  # of a preview's layer, whose file QGIS deletes when it closes
+PREVIEW_PROPERTY = "rest/preview"  # of a preview's layer, whose file goes with the layer
 
 
 def product_title(title: str, product: str) -> str:

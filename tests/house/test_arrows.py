@@ -102,7 +102,7 @@ PLUGIN_ROOMS = {
     "": {"qgis", "rest_qgis"},
     "install": set(),
     "client": {"zmq", "rest_qgis.install", "rest_qgis.__version__"},
-    "layers": {"qgis", "osgeo", "rest_qgis.client", "rest_qgis.resources"},
+    "layers": {"qgis", "osgeo", "rest_qgis.client", "rest_qgis.install", "rest_qgis.resources"},
     "processing": {
         "qgis",
         "osgeo",

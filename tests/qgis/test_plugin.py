@@ -16,6 +16,7 @@ from qgis.PyQt.QtCore import QObject, QTimer
 from qgis.PyQt.QtWidgets import QDockWidget, QToolBar, QWidget
 from rest_qgis.client import transport
 from rest_qgis.gui import records, toolbar
+from rest_qgis.install.folder import results_folder
 from rest_qgis.plugin import RestPlugin
 from tests.qgis.stage import (
     end_engine,
@@ -63,7 +64,10 @@ def test_unloaded_in_mid_job_nothing_is_left_but_the_job(
     until(qtbot, lambda: len(rest_layers()) == 1 and plugin.link.jobs != [])
     plugin.messages.warning("still here")
     assert (_ours(window), _receivers()) != before
+    live = Path(rest_layers()[0].source())
+    assert live.parent == results_folder()  # for QGIS asks about layers in its temporary folder when it ends
     plugin.unload()
+    assert list(live.parent.glob(f"{live.stem}*")) == []
     flush_events()
     assert (_ours(window), _receivers()) == before
     assert rest_layers() == []
