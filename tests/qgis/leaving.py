@@ -23,6 +23,8 @@ def main(profile: str, end: str, scene: str, output: str, project: str) -> None:
     QCoreApplication.setApplicationName(QgsApplication.QGIS_APPLICATION_NAME)
     application = QgsApplication([], True, profile)
     application.initQgis()
+    # Later releases of QGIS choose a place of their own meanwhile.
+    QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, profile)
     window = QMainWindow()
     canvas = QgsMapCanvas(window)
     interface = QgisInterface(canvas, MockMessageBar(), window)
