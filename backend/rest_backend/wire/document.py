@@ -7,7 +7,6 @@ field holds is the comment behind it or above it, types and bounds are its annot
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
 import sys
@@ -19,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from rest_backend.wire import messages
+from rest_backend.wire.generated import write_or_check
 
 PAGE_PATH = Path(__file__).resolve().parents[3] / "docs" / "protocol.md"
 TEMPLATE_PATH = Path(__file__).with_name("protocol.in.md")
@@ -169,21 +169,7 @@ def _inner(annotation: Any) -> list[type[msgspec.Struct]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m rest_backend.wire.document", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare only; exit 1 when they differ")
-    parser.add_argument("path", nargs="?", type=Path, default=PAGE_PATH)
-    options = parser.parse_args(arguments)
-    path: Path = options.path
-    text = page()
-    if options.check:
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            return 0
-        sys.stderr.write(
-            f"{path} differs from rest_backend/wire; run: python -m rest_backend.wire.document\n"
-        )
-        return 1
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return 0
+    return write_or_check("rest_backend.wire.document", PAGE_PATH, page(), arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ their ``type`` tag, and one JSON Schema per message under ``$defs``.
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 import sys
@@ -18,6 +17,7 @@ from typing import Any, get_args
 import msgspec
 
 from rest_backend.wire import messages
+from rest_backend.wire.generated import write_or_check
 
 SCHEMA_PATH = Path(__file__).resolve().parents[3] / "rest_qgis" / "client" / "messages.schema.json"
 
@@ -63,22 +63,7 @@ def schema_text() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m rest_backend.wire.schema", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare only; exit 1 when they differ")
-    parser.add_argument("path", nargs="?", type=Path, default=SCHEMA_PATH)
-    options = parser.parse_args(arguments)
-    path: Path = options.path
-    text = schema_text()
-    if options.check:
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            return 0
-        sys.stderr.write(
-            f"{path} differs from rest_backend/wire/messages.py; run: python -m rest_backend.wire.schema\n"
-        )
-        return 1
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return 0
+    return write_or_check("rest_backend.wire.schema", SCHEMA_PATH, schema_text(), arguments)
 
 
 if __name__ == "__main__":
