@@ -14,8 +14,7 @@ from rest_backend.engine import PREFERRED_STRIPES
 from rest_backend.methods.request import Window
 from rest_backend.methods.statistics_cache import scene_statistics
 from rest_backend.models.card import ModelCard
-from rest_backend.rasters.resampled import ResampledScene
-from rest_backend.rasters.scene import Scene
+from rest_backend.rasters.readable import ReadableScene
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +33,7 @@ class Normalisation:
 
 
 def normalisation(
-    scene: Scene | ResampledScene, card: ModelCard, seed: int, cancelled: Callable[[], bool]
+    scene: ReadableScene, card: ModelCard, seed: int, cancelled: Callable[[], bool]
 ) -> Normalisation:
     """Normalisation of a scene for a model: the card's own, or from statistics of the whole scene.
 
@@ -73,7 +72,7 @@ class NetworkInput:
         values: Normalisation of the scene.
     """
 
-    def __init__(self, scene: Scene | ResampledScene, window: Window, values: Normalisation) -> None:
+    def __init__(self, scene: ReadableScene, window: Window, values: Normalisation) -> None:
         self._scene = scene
         self._column, self._row, self._padded_width, _ = window
         self._width = max(0, min(self._column + window[2], scene.width) - self._column)
@@ -128,7 +127,7 @@ class NetworkInput:
         self._masks.append((start, count, None if valid.all() else np.packbits(valid, axis=1)))
 
 
-def reading_bytes(scene: Scene | ResampledScene, width: int, device: torch.device) -> int:
+def reading_bytes(scene: ReadableScene, width: int, device: torch.device) -> int:
     """Bytes held while a stripe is read: as stored, as float32, where present, and padded.
 
     Args:
@@ -138,5 +137,4 @@ def reading_bytes(scene: Scene | ResampledScene, width: int, device: torch.devic
     """
     rows = max(PREFERRED_STRIPES[device.type])
     stored = sum(np.dtype(dtype).itemsize for dtype in scene.dtypes)
-    held = scene.held_bytes if isinstance(scene, ResampledScene) else 0
-    return held + rows * width * (stored + scene.count * (4 + 1 + 4))
+    return scene.held_bytes + rows * width * (stored + scene.count * (4 + 1 + 4))

@@ -6,16 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rest_backend.rasters.resampled import ResampledScene
-from rest_backend.rasters.scene import Scene
+from rest_backend.rasters.readable import ReadableScene
 from rest_backend.rasters.statistics import BandStatistics, band_statistics
 
 _last: tuple[Any, BandStatistics] | None = None
 
 
-def scene_statistics(
-    scene: Scene | ResampledScene, seed: int, cancelled: Callable[[], bool]
-) -> BandStatistics:
+def scene_statistics(scene: ReadableScene, seed: int, cancelled: Callable[[], bool]) -> BandStatistics:
     """The statistics of :func:`band_statistics`; read anew when any of the scene's files changed.
 
     Args:
@@ -36,7 +33,7 @@ def scene_statistics(
     return statistics
 
 
-def _key(scene: Scene | ResampledScene, seed: int) -> Any:
+def _key(scene: ReadableScene, seed: int) -> Any:
     files: list[tuple[Path, tuple[int, ...] | None]] = []
     for path in (scene.path, *scene.files):
         try:

@@ -19,7 +19,8 @@ from rest_backend.models.card import ModelCard
 from rest_backend.models.zoo import InstalledModel, find_model
 from rest_backend.rasters.area import Area, read_area
 from rest_backend.rasters.bands import SceneBand, scene_bands
-from rest_backend.rasters.resampled import ResampledScene, resampled
+from rest_backend.rasters.readable import ReadableScene
+from rest_backend.rasters.resampled import resampled
 from rest_backend.rasters.resolution import ground_resolution
 from rest_backend.rasters.scene import Scene, open_scene
 from rest_backend.rasters.sources import SourceFiles
@@ -49,7 +50,7 @@ class Subject:
 
     model: InstalledModel
     scene: Scene
-    source: Scene | ResampledScene
+    source: ReadableScene
     scene_bands: tuple[SceneBand, ...]
     bands: tuple[BandMatch, ...]
     window: Window

@@ -23,6 +23,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
+from rest_backend.rasters.readable import Present, ReadableScene
 from rest_backend.rasters.scene import Scene
 
 TILE_COLUMNS = 512  # of the new grid
@@ -31,11 +32,10 @@ TILE_BYTES = 32 * 1024**2  # of the scene's rows under a row of tiles, in float3
 MARGIN = 2  # pixels of the scene around a tile that its outermost pixels are computed from
 
 
-class ResampledScene:
+class ResampledScene(ReadableScene):
     """A scene at another size; made by :func:`resampled`.
 
-    Attributes are those of :class:`~rest_backend.rasters.scene.Scene`, size and transform those
-    of the new grid. ``held_bytes`` is what reading holds beside the rows it returns.
+    Size and transform are those of the new grid.
     """
 
     def __init__(self, scene: Scene, width: int, height: int) -> None:
@@ -61,62 +61,13 @@ class ResampledScene:
         )
         self._last: tuple[tuple[int, int, int], NDArray[np.float32]] | None = None
 
-    def check_unchanged(self) -> None:
-        """As of the scene it is made from.
-
-        Raises:
-            InputError: ``E_SCENE_CHANGED``.
-        """
+    def check_unchanged(self) -> None:  # noqa: D102  as declared
         self._scene.check_unchanged()
 
-    def read(
-        self, row: int, height: int, column: int = 0, width: int | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window of the new grid.
-
-        Args:
-            row: First row, from 0.
-            height: Rows, in pixels.
-            column: First column, from 0.
-            width: Columns, in pixels; None up to the right edge.
-
-        Returns:
-            ``(values, valid)``: float32 ``(count, height, width)``, 0 in invalid pixels;
-            bool ``(height, width)``.
-
-        Raises:
-            ValueError: A window that is empty or leaves the grid.
-            InputError: ``E_SCENE_DAMAGED`` or ``E_SCENE_CHANGED``.
-        """
-        values, valid, _ = self.read_present(row, height, column, width)
-        return values, valid
-
-    def read_present(
-        self, row: int, height: int, column: int = 0, width: int | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_] | None]:
-        """Read a window of the new grid and, for each band, where it holds a measurement.
-
-        Args:
-            row: First row, from 0.
-            height: Rows, in pixels.
-            column: First column, from 0.
-            width: Columns, in pixels; None up to the right edge.
-
-        Returns:
-            ``(values, valid, present)``, as of :meth:`Scene.read_present`. A pixel is valid
-            where a valid pixel of the scene goes into it.
-
-        Raises:
-            ValueError: A window that is empty or leaves the grid.
-            InputError: ``E_SCENE_DAMAGED`` or ``E_SCENE_CHANGED``.
-        """
-        if width is None:
-            width = self.width - column
-        if not (0 <= row < row + height <= self.height and 0 <= column < column + width <= self.width):
-            raise ValueError(
-                f"window column {column}, row {row}, {width} x {height} leaves the scene of "
-                f"{self.width} x {self.height} pixels"
-            )
+    def _read_window(
+        self, row: int, height: int, column: int, width: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Present]:
+        # A pixel is valid where a valid pixel of the scene goes into it.
         values = np.empty((self.count, height, width), dtype=np.float32)
         first, stop = column // TILE_COLUMNS, -(-(column + width) // TILE_COLUMNS)
         left = column - first * TILE_COLUMNS

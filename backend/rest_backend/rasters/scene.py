@@ -60,6 +60,7 @@ from rest_backend.rasters.header import (
     open_raster,
     read_header,
 )
+from rest_backend.rasters.readable import Present, ReadableScene
 from rest_backend.rasters.sources import SourceFiles
 
 LARGEST_SPARE_CACHE = 1024**3  # bytes; beyond it the cache holds one row of blocks, not two
@@ -96,30 +97,13 @@ def open_scene(path: str | os.PathLike[str], bands: Sequence[int] | None = None)
         yield Scene(header, chosen, dataset, cache_bytes, sources)
 
 
-class Scene:
+class Scene(ReadableScene):
     """An open raster and the bands chosen of it; made by :func:`open_scene`.
 
     Attributes:
-        path: Absolute path of the file.
-        files: Every file it is read from.
-        width: Pixels in a row.
-        height: Rows.
-        count: Number of bands chosen.
-        bands: Their 1-based numbers in the file.
-        transform: Pixel to map, as the file has it, bit for bit.
-        georeferenced: Whether the file has a transform.
-        crs: Coordinate reference system (a rasterio CRS) or None.
         gcps: Ground control points where there is no transform.
         gcp_crs: The control points' reference system.
         rpcs: Rational polynomial coefficients or None.
-        dtypes: Stored type of each chosen band.
-        band_names: Description of each chosen band, ``Band N`` without one.
-        nodata: Nodata value of each chosen band as stored, None without one.
-        scales: What stored values of each chosen band are multiplied by, 1 without a declaration.
-        offsets: What is added then, 0 without a declaration.
-        masked: Whether anything in the file can make a pixel invalid.
-        notes: Sentences for the user about this scene.
-        cache_bytes: Size of GDAL's block cache while the scene is open.
     """
 
     def __init__(
@@ -168,65 +152,12 @@ class Scene:
         )
         self.notes = _notes(header, bands, self._nodata)
 
-    def check_unchanged(self) -> None:
-        """Compare size, time and identity of the scene's files with those at opening.
-
-        Statistics and overviews beside them do not count: QGIS writes them whenever it likes.
-
-        Raises:
-            InputError: ``E_SCENE_CHANGED``.
-        """
+    def check_unchanged(self) -> None:  # noqa: D102  as declared
         self._sources.check()
 
-    def read(
-        self, row: int, height: int, column: int = 0, width: int | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window at full resolution.
-
-        Args:
-            row: First row, from 0.
-            height: Rows, in pixels.
-            column: First column, from 0.
-            width: Columns, in pixels; None up to the right edge.
-
-        Returns:
-            ``(values, valid)``: float32 ``(count, height, width)``, 0 in invalid
-            pixels; bool ``(height, width)``.
-
-        Raises:
-            ValueError: A window that is empty or leaves the scene.
-            InputError: ``E_SCENE_DAMAGED``, or ``E_SCENE_CHANGED`` where that explains it.
-        """
-        values, valid, _ = self.read_present(row, height, column, width)
-        return values, valid
-
-    def read_present(
-        self, row: int, height: int, column: int = 0, width: int | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_] | None]:
-        """Read a window and, for each band, where it holds a measurement.
-
-        Args:
-            row: First row, from 0.
-            height: Rows, in pixels.
-            column: First column, from 0.
-            width: Columns, in pixels; None up to the right edge.
-
-        Returns:
-            ``(values, valid, present)``: the first two as :meth:`read`; ``present``
-            is bool ``(count, height, width)``, or None where every band of every
-            valid pixel is present.
-
-        Raises:
-            ValueError: A window that is empty or leaves the scene.
-            InputError: ``E_SCENE_DAMAGED``, or ``E_SCENE_CHANGED`` where that explains it.
-        """
-        if width is None:
-            width = self.width - column
-        if not (0 <= row < row + height <= self.height and 0 <= column < column + width <= self.width):
-            raise ValueError(
-                f"window column {column}, row {row}, {width} x {height} leaves the scene of "
-                f"{self.width} x {self.height} pixels"
-            )
+    def _read_window(
+        self, row: int, height: int, column: int, width: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Present]:
         window = Window(column, row, width, height)
         try:
             stored = self._read_stored(window)

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rest_backend.errors import CancelledError
-from rest_backend.rasters.resampled import ResampledScene
-from rest_backend.rasters.scene import Scene
+from rest_backend.rasters.readable import ReadableScene
 
 BLOCK = 256  # pixels, height and width of a block of the sample
 ENOUGH_VALID = BLOCK * BLOCK  # valid pixels below which further blocks are read
@@ -44,7 +43,7 @@ class BandStatistics:
 
 
 def band_statistics(
-    scene: Scene | ResampledScene,
+    scene: ReadableScene,
     seed: int = 0,
     blocks: int = 64,
     cancelled: Callable[[], bool] | None = None,
@@ -130,9 +129,7 @@ class _Moments:
         return std
 
 
-def _rounds(
-    scene: Scene | ResampledScene, seed: int, blocks: int
-) -> Iterator[Iterator[tuple[int, int, int, int]]]:
+def _rounds(scene: ReadableScene, seed: int, blocks: int) -> Iterator[Iterator[tuple[int, int, int, int]]]:
     """Rounds of `blocks` drawn blocks each, as windows (column, row, width, height) from the top down."""
     number = math.ceil(scene.width / BLOCK) * math.ceil(scene.height / BLOCK)
     order = np.arange(number) if number <= blocks else np.random.default_rng(seed).permutation(number)
@@ -140,7 +137,7 @@ def _rounds(
         yield _windows(scene, np.sort(order[first : first + blocks]).tolist())
 
 
-def _windows(scene: Scene | ResampledScene, blocks: list[int]) -> Iterator[tuple[int, int, int, int]]:
+def _windows(scene: ReadableScene, blocks: list[int]) -> Iterator[tuple[int, int, int, int]]:
     """The blocks' windows, cut into fewer rows where many bands make them large."""
     across = math.ceil(scene.width / BLOCK)
     rows_at_once = max(1, min(BLOCK, VALUES_AT_ONCE // (scene.count * BLOCK)))
@@ -151,7 +148,7 @@ def _windows(scene: Scene | ResampledScene, blocks: list[int]) -> Iterator[tuple
             yield left, row, width, min(rows_at_once, bottom - row)
 
 
-def _notes(scene: Scene | ResampledScene, valid_pixels: int, zero_pixels: int) -> tuple[str, ...]:
+def _notes(scene: ReadableScene, valid_pixels: int, zero_pixels: int) -> tuple[str, ...]:
     if valid_pixels == 0:
         return ("The scene holds no valid pixel: the result is empty.",)
     share = zero_pixels / valid_pixels
