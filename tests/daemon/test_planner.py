@@ -107,6 +107,20 @@ def test_the_newest_question_of_a_client_replaces_its_earlier_ones(daemon: Daemo
         assert other.expect(Planned).request == "theirs"
 
 
+def test_a_replaced_plan_that_heeds_no_cancel_keeps_nobody_waiting(daemon: Daemon, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    with client(daemon.start()) as served:
+        first = served.ask(Plan(job=fake_job(tmp_path)), Planned).plan["pid"]
+        deaf = fake_job(tmp_path, gate=tmp_path / "never", mark=mark, fault="deaf")
+        served.send(Plan(request="deaf", job=deaf))
+        wait_until(mark.exists)
+        served.send(Plan(request="newer", job=fake_job(tmp_path)))
+        assert served.expect(Error).code == "E_REPLACED"
+        answer = served.expect(Planned)
+        assert answer.request == "newer"
+        assert answer.plan["pid"] != first
+
+
 def test_a_planner_that_dies_is_told_and_replaced(served: Client, daemon: Daemon, tmp_path: Path) -> None:
     refused = served.ask(Plan(job=fake_job(tmp_path, fault="kill")), Error)
     assert refused.code == "E_PLAN_FAILED"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 PLAN_SECONDS = 60.0  # for the start of the process, and for each plan
 IDLE_SECONDS = 60.0
+HEED_SECONDS = 3.0  # a plan nobody waits for may go on so long while somebody waits for another
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Planner:
         self._waiting: dict[bytes, _Question] = {}  # one a client, oldest first
         self._current: _Question | None = None
         self._since = 0.0  # when the process was started, was given a question or answered one
+        self._withdrawn = 0.0  # time.monotonic() when nobody waited for the plan under way any more
         self._ending = False  # it was told to end; it is started again if somebody asks
 
     def ask(self, peer: bytes, request: str, job: SegmentJob, now: float) -> None:
@@ -109,13 +112,25 @@ class Planner:
         passed = now - self._since
         if (self._current or self._waiting) and passed > self._plan_seconds:
             self._fail(f"The plan was given up after {self._plan_seconds:.0f} seconds.")
-            _log.warning("the planner takes too long and is replaced")
-            self._since, self._ending = now, True
-            worker.process.kill()
+            self._replace(now)
+        elif self._heedless(now):
+            self._replace(now)
         elif not self._current and not self._waiting and not self._ending and passed > self._idle_seconds:
             _log.info("nobody plans; the planner ends")
             self._ending = True
             worker.hang_up()
+
+    def _heedless(self, now: float) -> bool:
+        """Whether a plan nobody waits for keeps others from being made: some steps ask no cancel."""
+        unwanted = self._current is not None and self._current.answered and not self._ending
+        return unwanted and bool(self._waiting) and now - self._withdrawn > HEED_SECONDS
+
+    def _replace(self, now: float) -> None:
+        worker = self._supervisor.planner
+        if worker is not None:
+            _log.warning("the planner takes too long and is replaced")
+            self._since, self._ending = now, True
+            worker.process.kill()
 
     def _next(self, now: float) -> None:
         worker = self._supervisor.planner
@@ -145,6 +160,7 @@ class Planner:
     def _withdraw(self, peer: bytes, code: str = "", sentence: str = "") -> None:
         waiting, current = self._waiting.pop(peer, None), self._current
         if current is not None and current.peer == peer and not current.answered:
+            self._withdrawn = time.monotonic()
             if self._supervisor.planner is not None:
                 self._supervisor.planner.send(link.Stop(id=current.id))
         else:
