@@ -51,13 +51,10 @@ class Budget:
         free, _ = torch.cuda.mem_get_info(self.device)
         return int(free * _SHARE_OF_CUDA)
 
-    def smallest(self, program: SceneProgram, spill_folder: Path) -> int:
-        """The smallest limit of resident bytes with which the program can be swept."""
-        return self.process_bytes(program.smallest_memory(self.device, spill_folder))
-
     def smallest_told(self, program: SceneProgram, spill_folder: Path) -> int:
         """The smallest limit to tell the user: one that works in another process too, in whole 10 MB."""
-        return -(-(self.smallest(program, spill_folder) + _UNEVEN_BYTES) // 10**7) * 10**7
+        smallest = self.process_bytes(program.smallest_memory(self.device, spill_folder))
+        return -(-(smallest + _UNEVEN_BYTES) // 10**7) * 10**7
 
     def process_bytes(self, tensors: int) -> int:
         """Resident bytes of the process when the engine's tensors take so many."""
@@ -77,10 +74,11 @@ def plan_sweep(program: SceneProgram, budget: Budget, spill_folder: Path) -> Pla
         ResourceError: ``E_MEMORY``; the sentence names the smallest limit that works.
     """
     tensors = budget.tensor_limit()
-    if tensors >= program.smallest_memory(budget.device, spill_folder):
+    try:
         return program.plan(tensors, budget.device, spill_folder=spill_folder)
-    if budget.device.type == "cuda" and tensors >= 0:
-        program.plan(tensors, budget.device, spill_folder=spill_folder)  # raises in terms of the device
+    except ResourceError:
+        if budget.device.type == "cuda" and tensors >= 0:  # told in terms of the device
+            raise
     smallest = budget.smallest_told(program, spill_folder)
     raise ResourceError(
         "E_MEMORY",
@@ -108,10 +106,23 @@ def make_budget(
         spill_folder: As for :func:`plan_sweep`.
     """
     budget = _measured_budget(subject, context.window, planes, device, limit)
-    if budget.limit < budget.smallest(context.program, spill_folder) and forget_captures():
+    if _is_short(budget, context.program, spill_folder) and forget_captures():
         release_unused()
         budget = _measured_budget(subject, context.window, planes, device, limit)
     return budget
+
+
+def _is_short(budget: Budget, program: SceneProgram, spill_folder: Path) -> bool:
+    """Whether the process's limit, not the device's memory, leaves no plan."""
+    tensors = budget.tensor_limit()
+    if tensors < 0 or budget.device.type == "cuda":
+        return tensors < 0
+    # Not by the smallest limit: that lays out every stripe height, where the first mostly fits.
+    try:
+        program.plan(tensors, budget.device, spill_folder=spill_folder)
+    except ResourceError:
+        return True
+    return False
 
 
 def _measured_budget(
