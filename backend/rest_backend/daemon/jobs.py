@@ -128,10 +128,7 @@ class Jobs:
         Raises:
             InputError: ``E_UNKNOWN_JOB``.
         """
-        record = self._journal.job(job)
-        if record is None:
-            raise InputError("E_UNKNOWN_JOB", f"The engine knows no job {job!r}.")
-        return record
+        return _known(self._journal.job(job), f"job {job!r}")
 
     def find_key(self, key: str) -> JobRecord:
         """The job a client's key made.
@@ -139,10 +136,7 @@ class Jobs:
         Raises:
             InputError: ``E_UNKNOWN_JOB``.
         """
-        record = self._journal.job_of_key(key)
-        if record is None:
-            raise InputError("E_UNKNOWN_JOB", f"The engine knows no job with the key {key!r}.")
-        return record
+        return _known(self._journal.job_of_key(key), f"job with the key {key!r}")
 
     def delete(self, job: str) -> None:
         """Forget a job that ended, and its rows; what it wrote stays.
@@ -407,3 +401,9 @@ class Jobs:
 
     def _worker_of(self, job: str) -> Worker | None:
         return next((worker for worker in self._supervisor.live() if worker.job == job), None)
+
+
+def _known(record: JobRecord | None, asked: str) -> JobRecord:
+    if record is None:
+        raise InputError("E_UNKNOWN_JOB", f"The engine knows no {asked}.")
+    return record
